@@ -78,9 +78,10 @@ impl Compression {
                 }
                 Ok(snap::raw::Decoder::new().decompress_vec(data).map_err(malformed)?.into())
             }
-            Self::Lz4 if !has_lz4_end_mark(data) => {
-                Err(CompressionError::Malformed { format: "lz4", reason: "the frame has no end mark".to_owned() })
-            }
+            Self::Lz4 if !is_whole_lz4_frame(data) => Err(CompressionError::Malformed {
+                format: "lz4",
+                reason: "the frame is cut, or is followed by something else".to_owned(),
+            }),
             Self::Lz4 => read_exactly(lz4_flex::frame::FrameDecoder::new(Cursor::new(data)), "lz4", claimed),
             Self::Zstd => {
                 let malformed = |e: std::io::Error| CompressionError::Malformed { format: "zstd", reason: e.to_string() };
@@ -124,12 +125,24 @@ impl Compression {
     }
 }
 
-/// A frame cut right before its end mark still yields all its bytes from this decoder, but not from every other one; and what
-/// is stored is served to readers of every language. The mark is four zero bytes, before a checksum if the third flag says so.
-fn has_lz4_end_mark(data: &[u8]) -> bool {
-    let has_checksum = data.get(4).is_some_and(|flags| flags & 0b100 != 0);
-    let end = data.len().saturating_sub(if has_checksum { 4 } else { 0 });
-    data[..end].ends_with(&[0; 4])
+/// Is `data` one whole LZ4 frame, from its magic number to its end mark, and nothing else?
+///
+/// A frame cut within its end mark still yields all its bytes from this decoder, but not from every other one; and what is
+/// stored is served to readers of every language. So the frame is walked, block by block.
+fn is_whole_lz4_frame(data: &[u8]) -> bool {
+    let Some(&flags) = data.get(4) else { return false };
+    let has = |bit: u8| usize::from(flags >> bit & 1);
+    let (dictionary, content_checksum, content_size, block_checksum) = (has(0), has(2), has(3), has(4));
+    let mut at = 7 + 8 * content_size + 4 * dictionary;
+    while let Some(size) = data.get(at..at + 4) {
+        let size = u32::from_le_bytes(size.try_into().expect("four bytes")) & 0x7fff_ffff;
+        at += 4;
+        if size == 0 {
+            return at + 4 * content_checksum == data.len();
+        }
+        at += size as usize + 4 * block_checksum;
+    }
+    false
 }
 
 fn read_exactly(source: impl Read, format: &'static str, claimed: usize) -> Result<Bytes, CompressionError> {
