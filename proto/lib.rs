@@ -29,7 +29,7 @@ pub use fault::Fault;
 pub use ids::{Epoch, Offset, PartitionIndex, ProducerId, RecordCount, Sequence};
 pub use packed::PackedBatch;
 pub use tag::Tag;
-pub use time::Timestamp;
+pub use time::{Monotonic, Timestamp};
 pub use topic::{TopicName, TopicPartition};
 pub use v1::ErrorCode;
 

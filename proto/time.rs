@@ -1,4 +1,4 @@
-//! Instants as the log keeps them.
+//! Instants: as the log keeps them, and as pure code is told them.
 
 use std::{
     fmt,
@@ -66,6 +66,35 @@ impl Timestamp {
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.to_proto().fmt(f)
+    }
+}
+
+/// A reading of a clock that only goes forward, in microseconds since a start of no meaning.
+///
+/// Pure code never reads a clock; it is told `now` by whoever drives it, a thin task or a simulation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Monotonic(u64);
+
+impl Monotonic {
+    /// Takes microseconds since the start.
+    pub const fn from_micros(micros: u64) -> Self {
+        Self(micros)
+    }
+
+    /// Microseconds since the start.
+    pub const fn as_micros(self) -> u64 {
+        self.0
+    }
+
+    /// Time since `earlier`; none if that is later than this.
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+
+    /// The reading this much later.
+    #[must_use]
+    pub fn plus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)))
     }
 }
 
