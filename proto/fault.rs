@@ -130,7 +130,11 @@ impl ErrorCode {
     /// May the same batch or call, unchanged, succeed later?
     pub const fn is_retriable(self) -> bool {
         match self {
-            Self::RequestTimedOut | Self::OutOfOrderSequenceNumber | Self::KafkaStorageError | Self::ResourceExhausted => true,
+            Self::RequestTimedOut
+            | Self::BrokerNotAvailable
+            | Self::OutOfOrderSequenceNumber
+            | Self::KafkaStorageError
+            | Self::ResourceExhausted => true,
             Self::Unspecified
             | Self::OffsetOutOfRange
             | Self::CorruptMessage
@@ -147,7 +151,8 @@ impl ErrorCode {
             | Self::UnknownProducerId
             | Self::UnsupportedCompressionType
             | Self::InvalidRecord
-            | Self::SequenceConflict => false,
+            | Self::SequenceConflict
+            | Self::CorruptLog => false,
         }
     }
 
@@ -158,6 +163,7 @@ impl ErrorCode {
             Self::OffsetOutOfRange
             | Self::CorruptMessage
             | Self::UnknownTopicOrPartition
+            | Self::BrokerNotAvailable
             | Self::MessageTooLarge
             | Self::InvalidTopicException
             | Self::InvalidRequiredAcks
@@ -172,7 +178,8 @@ impl ErrorCode {
             | Self::UnsupportedCompressionType
             | Self::InvalidRecord
             | Self::SequenceConflict
-            | Self::ResourceExhausted => true,
+            | Self::ResourceExhausted
+            | Self::CorruptLog => true,
         }
     }
 
@@ -196,8 +203,9 @@ impl ErrorCode {
             | Self::UnsupportedCompressionType
             | Self::InvalidRecord => Code::InvalidArgument,
             Self::RequestTimedOut => Code::DeadlineExceeded,
-            Self::KafkaStorageError => Code::Unavailable,
+            Self::BrokerNotAvailable | Self::KafkaStorageError => Code::Unavailable,
             Self::ResourceExhausted => Code::ResourceExhausted,
+            Self::CorruptLog => Code::DataLoss,
             Self::Unspecified => Code::Unknown,
         }
     }
