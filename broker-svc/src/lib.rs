@@ -1,8 +1,4 @@
-//! x
-pub mod config;
+//! The broker: a durable, partitioned log that knows what each producer has already written to it.
+
 pub mod entry;
-pub mod hold;
 pub mod journal;
-pub mod pipeline;
-pub mod state;
-pub mod wire;

@@ -1,0 +1,207 @@
+//! The tidying work, a small step at a time, for a thread that sleeps in between: deleting what was trimmed, writing indexes,
+//! filling spares, restoring the ballast. Nothing that is acknowledged waits for it.
+
+use std::{
+    io::{self, IoSlice},
+    sync::Arc,
+};
+
+use super::{
+    catalog::{SegmentIndex, Shared},
+    disk::{self, DiskFile},
+    error::Fatal,
+    index_file::IndexFile,
+    names::{self, FileName},
+    reserve,
+};
+
+/// Does what can wait.
+#[derive(Debug)]
+pub struct Background {
+    shared: Arc<Shared>,
+    shrinking: Option<Shrinking>,
+    filling: Option<Filling>,
+    zeros: Vec<u8>,
+}
+
+/// What a step did.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// There is nothing to do just now.
+    Idle,
+    /// Something, with about so many bytes written or freed. There may be more to do.
+    Worked {
+        /// For the caller to limit the rate by.
+        bytes: u64,
+    },
+    /// Something could not be done, and will be tried again: worth an alarm, and a pause.
+    Postponed {
+        /// What, and why.
+        what: String,
+    },
+}
+
+#[derive(Debug)]
+struct Shrinking {
+    name: String,
+    file: Arc<dyn DiskFile>,
+    len: u64,
+}
+
+#[derive(Debug)]
+struct Filling {
+    number: u64,
+    file: Arc<dyn DiskFile>,
+    filled: u64,
+}
+
+impl Background {
+    pub(super) const fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, shrinking: None, filling: None, zeros: Vec::new() }
+    }
+
+    /// Does one thing: at most about 64 MiB freed, or one index written, or 1 MiB of a spare filled.
+    ///
+    /// # Errors
+    /// The names in the directory are in doubt; the process ends.
+    pub fn step(&mut self) -> Result<Step, Fatal> {
+        let mut postponed = None;
+        // What frees space comes first, what needs it last. One that fails does not keep the others from being tried.
+        for task in [Self::delete, Self::write_index, Self::fill_spare, Self::restore_ballast] {
+            match task(self)? {
+                Step::Idle => {}
+                Step::Postponed { what } => postponed = postponed.or(Some(what)),
+                worked @ Step::Worked { .. } => return Ok(worked),
+            }
+        }
+        Ok(postponed.map_or(Step::Idle, |what| Step::Postponed { what }))
+    }
+
+    /// Takes the next trimmed segment out of the directory, then frees its blocks bit by bit: freeing a gigabyte at once would
+    /// stall every commit for as long.
+    fn delete(&mut self) -> Result<Step, Fatal> {
+        if let Some(shrinking) = self.shrinking.take() {
+            return Ok(self.shrink(shrinking));
+        }
+        let Some(number) = self.shared.catalog_mut().doomed.pop_front() else { return Ok(Step::Idle) };
+        let disk = &*self.shared.disk;
+        let (segment, name) = (FileName::Segment(number).to_string(), FileName::Trimmed(number).to_string());
+        match disk.rename(&segment, &name) {
+            // An earlier opening got that far.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            result => result.map_err(Fatal::new("renaming", &segment))?,
+        }
+        // An index without its segment is removed at the next opening.
+        let _ = disk.remove(&FileName::Index(number).to_string());
+        // The new name has to be durable before the content changes, or a power loss brings back a segment without its end.
+        disk.sync_dir().map_err(Fatal::new("syncing the directory for", &name))?;
+        if let Ok(file) = disk.open(&name) {
+            match (file.links(), file.len()) {
+                (Ok(1), Ok(len)) => self.shrinking = Some(Shrinking { name, file, len }),
+                // Somebody keeps it by a hard link: its bytes are not ours to change.
+                _ => drop(disk.remove(&name)),
+            }
+        }
+        Ok(Step::Worked { bytes: 0 })
+    }
+
+    fn shrink(&mut self, mut shrinking: Shrinking) -> Step {
+        let left = shrinking.len.saturating_sub(SHRINK_BYTES);
+        let bytes = shrinking.len - left;
+        let result = if left == 0 { self.shared.disk.remove(&shrinking.name) } else { shrinking.file.set_len(left) };
+        if left > 0 && result.is_ok() {
+            shrinking.len = left;
+            self.shrinking = Some(shrinking);
+        }
+        // What cannot be freed now is removed at the next opening.
+        outcome(result.map(|()| bytes), "deleting a trimmed segment")
+    }
+
+    fn write_index(&mut self) -> Result<Step, Fatal> {
+        let sealed = self.shared.catalog().segments.iter().find_map(|(number, segment)| match &segment.index {
+            SegmentIndex::Sealed(index) => Some((*number, segment.end, Arc::clone(index))),
+            SegmentIndex::Active(_) | SegmentIndex::File(_) => None,
+        });
+        let Some((number, end, index)) = sealed else { return Ok(Step::Idle) };
+        let (disk, identity) = (&*self.shared.disk, &self.shared.identity);
+        let loaded = IndexFile::write(disk, identity, &end, &index).and_then(|()| IndexFile::load(disk, identity, &end));
+        let result = loaded.and_then(|loaded| loaded.ok_or_else(|| io::Error::other("it was read back differently")));
+        Ok(outcome(
+            result.map(|file| {
+                // It may have been trimmed meanwhile.
+                if let Some(segment) = self.shared.catalog_mut().segments.get_mut(&number) {
+                    segment.index = SegmentIndex::File(Arc::new(file));
+                }
+                0
+            }),
+            "writing an index",
+        ))
+    }
+
+    fn fill_spare(&mut self) -> Result<Step, Fatal> {
+        let result = match self.filling.take() {
+            Some(filling) => self.fill(filling),
+            None if self.shared.catalog().spares.len() < self.shared.options.spares => self.begin_spare(),
+            None => return Ok(Step::Idle),
+        };
+        Ok(outcome(result, "making a spare"))
+    }
+
+    fn begin_spare(&mut self) -> io::Result<u64> {
+        let disk = &*self.shared.disk;
+        let highest = disk.list()?.iter().filter_map(|name| match FileName::parse(name) {
+            Some(FileName::Spare(number)) => Some(number),
+            _ => None,
+        });
+        let number = highest.max().map_or(0, |highest| highest.wrapping_add(1));
+        let name = names::aside(&FileName::Spare(number).to_string());
+        let file = disk::create_over(disk, &name)?;
+        if let Err(e) = file.allocate(self.shared.options.segment_bytes) {
+            disk.remove(&name)?;
+            return Err(e);
+        }
+        self.filling = Some(Filling { number, file, filled: 0 });
+        Ok(0)
+    }
+
+    fn fill(&mut self, mut filling: Filling) -> io::Result<u64> {
+        let disk = &*self.shared.disk;
+        let name = FileName::Spare(filling.number).to_string();
+        let aside = names::aside(&name);
+        let left = self.shared.options.segment_bytes - filling.filled;
+        if left == 0 {
+            // One whose sync failed is not used by anybody.
+            filling.file.sync_all().inspect_err(|_| drop(disk.remove(&aside)))?;
+            disk.rename(&aside, &name)?;
+            self.zeros = Vec::new();
+            self.shared.catalog_mut().spares.push_back(filling.number);
+            return Ok(0);
+        }
+        let some = left.min(FILL_BYTES);
+        self.zeros.resize(usize::try_from(FILL_BYTES).expect("1 MiB"), 0);
+        let zeros = &self.zeros[..usize::try_from(some).expect("at most 1 MiB")];
+        filling.file.write_at(&[IoSlice::new(zeros)], filling.filled).inspect_err(|_| drop(disk.remove(&aside)))?;
+        filling.filled += some;
+        self.filling = Some(filling);
+        Ok(some)
+    }
+
+    fn restore_ballast(&mut self) -> Result<Step, Fatal> {
+        match reserve::restore(&self.shared) {
+            Ok(false) => Ok(Step::Idle),
+            result => Ok(outcome(result.map(|_| 0), "restoring the ballast")),
+        }
+    }
+}
+
+fn outcome(result: io::Result<u64>, what: &str) -> Step {
+    match result {
+        Ok(bytes) => Step::Worked { bytes },
+        Err(e) => Step::Postponed { what: format!("{what} failed: {e}; it will be tried again") },
+    }
+}
+
+/// Bytes freed in a step.
+const SHRINK_BYTES: u64 = 64 << 20;
+/// Bytes of a spare filled in a step.
+const FILL_BYTES: u64 = 1 << 20;

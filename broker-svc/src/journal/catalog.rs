@@ -1,0 +1,196 @@
+//! What files there are and which durable batches are in them. Derived from the journal; shared by the one that writes it and by
+//! those that read, tidy and take snapshots.
+//!
+//! A batch is entered once its group is durable, never before, so that no reader sees an offset whose content a power loss could
+//! change.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use oncelog_proto::Offset;
+
+use super::{
+    block::IndexedBatch,
+    disk::{Disk, LockGuard},
+    identity::Identity,
+    index_file::IndexFile,
+    memory_index::MemoryIndex,
+    options::Options,
+    position::Position,
+};
+use crate::entry::PartitionId;
+
+/// An open journal, as all its handles share it.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) identity: Identity,
+    pub(super) options: Options,
+    catalog: RwLock<Catalog>,
+    /// The directory stays locked as long as any handle can touch it.
+    _lock: Box<dyn LockGuard>,
+}
+
+impl Shared {
+    pub(super) fn new(
+        disk: Arc<dyn Disk>,
+        identity: Identity,
+        options: Options,
+        catalog: Catalog,
+        lock: Box<dyn LockGuard>,
+    ) -> Self {
+        Self { disk, identity, options, catalog: RwLock::new(catalog), _lock: lock }
+    }
+
+    /// Held for lookups, never across a disk operation: the writer waits for it after each sync.
+    pub(super) fn catalog(&self) -> RwLockReadGuard<'_, Catalog> {
+        self.catalog.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn catalog_mut(&self) -> RwLockWriteGuard<'_, Catalog> {
+        self.catalog.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Files and indexes.
+#[derive(Debug)]
+pub(super) struct Catalog {
+    /// By number, without gaps; the last one is active.
+    pub(super) segments: BTreeMap<u64, Segment>,
+    /// Behind the last durable group.
+    pub(super) durable: Position,
+    /// The last segment that is no longer part of the log; 0 for none.
+    pub(super) trimmed_through: u64,
+    /// Segments that are no longer part of the log and still have to be deleted, oldest first.
+    pub(super) doomed: VecDeque<u64>,
+    /// Spares that are ready, by number.
+    pub(super) spares: VecDeque<u64>,
+    /// Verified snapshots, oldest first, at most two.
+    pub(super) snapshots: Vec<Position>,
+    /// Bytes of durable groups since the newest snapshot that an opening found.
+    pub(super) log_bytes: u64,
+    /// What `log_bytes` was when a snapshot was last begun.
+    pub(super) snapshot_begun: u64,
+}
+
+/// A segment that is part of the log.
+#[derive(Debug)]
+pub(super) struct Segment {
+    /// Behind its header.
+    pub(super) start: Position,
+    /// Behind its last durable group.
+    pub(super) end: Position,
+    pub(super) index: SegmentIndex,
+}
+
+/// Where the index of a segment is.
+#[derive(Debug)]
+pub(super) enum SegmentIndex {
+    /// Growing.
+    Active(MemoryIndex),
+    /// Complete, to be written.
+    Sealed(Arc<MemoryIndex>),
+    /// In a file.
+    File(Arc<IndexFile>),
+}
+
+/// A block of the index, to be unpacked without holding the catalog.
+#[derive(Debug)]
+pub(super) struct BlockRef {
+    pub(super) segment: u64,
+    /// Of the partition's blocks in this segment.
+    pub(super) number: usize,
+    pub(super) source: Source,
+}
+
+/// Where the packed batches are.
+#[derive(Debug)]
+pub(super) enum Source {
+    Memory(Vec<u8>),
+    File(Arc<IndexFile>),
+}
+
+impl Catalog {
+    /// The partition's last block that starts at or below the offset; if there is none, its first block.
+    pub(super) fn block_at(&self, partition: PartitionId, offset: Offset) -> Option<BlockRef> {
+        let mut oldest = None;
+        for (number, segment) in self.segments.iter().rev() {
+            if let Some(block) = segment.index.find(partition, offset) {
+                return segment.index.block(*number, partition, block);
+            }
+            if segment.index.count(partition) > 0 {
+                oldest = Some((*number, segment));
+            }
+        }
+        oldest.and_then(|(number, segment)| segment.index.block(number, partition, 0))
+    }
+
+    /// The partition's next block.
+    pub(super) fn block_after(&self, partition: PartitionId, segment: u64, number: usize) -> Option<BlockRef> {
+        let same = self.segments.get(&segment).and_then(|s| s.index.block(segment, partition, number + 1));
+        let later = || self.segments.range(segment + 1..).find_map(|(number, s)| s.index.block(*number, partition, 0));
+        same.or_else(later)
+    }
+
+    /// Enters batches of the active segment, whose groups are durable up to `end`.
+    pub(super) fn publish(&mut self, batches: &[IndexedBatch], end: Position) {
+        let mut active = self.segments.last_entry().expect("there is an active segment");
+        let SegmentIndex::Active(index) = &mut active.get_mut().index else { unreachable!("the last segment is active") };
+        for batch in batches {
+            index.push(batch);
+        }
+        let segment = active.get_mut();
+        self.log_bytes += end.byte - segment.end.byte;
+        segment.end = end;
+        self.durable = end;
+    }
+
+    /// Seals the active segment and enters the next one.
+    pub(super) fn roll(&mut self, next: Position) {
+        if let Some(mut active) = self.segments.last_entry() {
+            let index = &mut active.get_mut().index;
+            if let SegmentIndex::Active(growing) = index {
+                *index = SegmentIndex::Sealed(Arc::new(std::mem::take(growing)));
+            }
+        }
+        let index = SegmentIndex::Active(MemoryIndex::default());
+        self.segments.insert(next.segment, Segment { start: next, end: next, index });
+    }
+
+    /// The oldest segments are no longer part of the log, and an entry that says so is durable.
+    pub(super) fn trim(&mut self, through: u64) {
+        let kept = self.segments.split_off(&(through + 1));
+        self.doomed.extend(std::mem::replace(&mut self.segments, kept).into_keys());
+        self.trimmed_through = self.trimmed_through.max(through);
+    }
+}
+
+impl SegmentIndex {
+    fn find(&self, partition: PartitionId, offset: Offset) -> Option<usize> {
+        match self {
+            Self::Active(index) => index.find(partition, offset),
+            Self::Sealed(index) => index.find(partition, offset),
+            Self::File(index) => index.find(partition, offset),
+        }
+    }
+
+    fn count(&self, partition: PartitionId) -> usize {
+        match self {
+            Self::Active(index) => index.blocks(partition).len(),
+            Self::Sealed(index) => index.blocks(partition).len(),
+            Self::File(index) => index.count(partition),
+        }
+    }
+
+    fn block(&self, segment: u64, partition: PartitionId, number: usize) -> Option<BlockRef> {
+        let memory = |index: &MemoryIndex| Some(Source::Memory(index.blocks(partition).get(number)?.bytes().to_vec()));
+        let source = match self {
+            Self::Active(index) => memory(index)?,
+            Self::Sealed(index) => memory(index)?,
+            Self::File(index) => (number < index.count(partition)).then(|| Source::File(Arc::clone(index)))?,
+        };
+        Some(BlockRef { segment, number, source })
+    }
+}

@@ -1,0 +1,90 @@
+//! How a segment comes into being: prepared under another name, with its space, then named once its header is durable. So a file
+//! with a segment's name always has a whole header, and a disk without room is noticed before anything has changed.
+
+use std::{io, sync::Arc};
+
+use super::{
+    disk::{self, Disk, DiskFile},
+    error::{Fatal, NoSpace, WriteError},
+    names::{self, FileName},
+    reserve,
+    segment_header::SegmentHeader,
+};
+
+/// A file that is about to become a segment.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    file: Arc<dyn DiskFile>,
+    name: String,
+    /// Bytes it has room for.
+    capacity: u64,
+}
+
+/// How large it may become.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    /// What it should have.
+    pub(super) full: u64,
+    /// What will do in need; the ballast may be spent for it. None: it is not that urgent.
+    pub(super) least: Option<u64>,
+}
+
+/// Takes a spare, or makes a file.
+pub(super) fn prepare(disk: &dyn Disk, number: u64, spare: Option<u64>, room: Room) -> Result<Prepared, WriteError> {
+    if let Some(spare) = spare {
+        let name = FileName::Spare(spare).to_string();
+        let file = disk.open(&name).map_err(Fatal::new("opening", &name))?;
+        let capacity = file.len().map_err(Fatal::new("measuring", &name))?;
+        return Ok(Prepared { file, name, capacity });
+    }
+    let name = names::aside(&FileName::Segment(number).to_string());
+    let make = |capacity| match allocated(disk, &name, capacity) {
+        Ok(file) => Ok(Some(Prepared { file, name: name.clone(), capacity })),
+        Err(e) if disk::is_full(&e) => Ok(None),
+        Err(e) => Err(Fatal::new("allocating", &name)(e)),
+    };
+    if let Some(prepared) = make(room.full)? {
+        return Ok(prepared);
+    }
+    if let Some(least) = room.least {
+        if let Some(prepared) = make(least)? {
+            return Ok(prepared);
+        }
+        if reserve::release(disk).map_err(Fatal::new("removing", FileName::Ballast))?
+            && let Some(prepared) = make(least)?
+        {
+            return Ok(prepared);
+        }
+    }
+    let needed = room.least.unwrap_or(room.full);
+    Err(NoSpace { needed, free: disk.free_space().unwrap_or(0) }.into())
+}
+
+fn allocated(disk: &dyn Disk, name: &str, capacity: u64) -> io::Result<Arc<dyn DiskFile>> {
+    let file = disk::create_over(disk, name)?;
+    match file.allocate(capacity) {
+        Ok(()) => Ok(file),
+        Err(e) => {
+            disk.remove(name)?;
+            Err(e)
+        }
+    }
+}
+
+impl Prepared {
+    pub(super) const fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// Writes the header and names the file. It takes the place of an empty segment of the same number.
+    pub(super) fn finish(self, disk: &dyn Disk, header: &SegmentHeader) -> Result<Arc<dyn DiskFile>, Fatal> {
+        let name = FileName::Segment(header.number).to_string();
+        self.file
+            .write_at(&[io::IoSlice::new(&header.encode())], 0)
+            .and_then(|()| self.file.sync_all())
+            .map_err(Fatal::new("writing the header of", &name))?;
+        disk.rename(&self.name, &name).map_err(Fatal::new("renaming", &self.name))?;
+        disk.sync_dir().map_err(Fatal::new("syncing the directory for", &name))?;
+        Ok(self.file)
+    }
+}

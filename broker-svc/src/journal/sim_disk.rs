@@ -1,0 +1,500 @@
+//! A disk in memory that loses, tears, lies and fills up, so that tests run the real journal over it.
+//!
+//! Each file has two contents: what a reader sees (the page cache) and what would survive a power loss. A sync copies the pages
+//! written since the last one from the first to the second; a **failed** sync drops them from that list instead, as Linux does,
+//! so that a later sync succeeds without having written them. Names have the same two states.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{self, IoSlice},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::{
+    disk::{Disk, DiskFile, FileSystem, LockGuard},
+    random::Random,
+};
+
+/// An operation that changes something, as faults name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    /// A write, an allocation or a change of length.
+    Write,
+    /// A sync of a file.
+    Sync,
+    /// A sync of the directory.
+    SyncDir,
+    /// A change of names.
+    Name,
+}
+
+/// A simulated disk. Clones are the same disk.
+#[derive(Clone, Debug, Default)]
+pub struct SimDisk(Arc<Mutex<State>>);
+
+impl SimDisk {
+    /// An empty disk without limits or faults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Power loss. What was synced stays; of the rest `seed` chooses which 4 KiB pages, lengths and names made it. Whoever has a
+    /// file open loses it. Faults end; a full disk stays full.
+    pub fn crash(&self, seed: u64) {
+        let mut state = self.state();
+        let mut random = Random(seed);
+        let kept = usize::try_from(random.below(state.name_changes.len() as u64 + 1)).expect("came from a usize");
+        let changes = std::mem::take(&mut state.name_changes);
+        for change in changes.into_iter().take(kept) {
+            change.apply(&mut state.durable_names);
+        }
+        state.names = state.durable_names.clone();
+        let named: BTreeSet<u64> = state.names.values().copied().collect();
+        state.files.retain(|id, _| named.contains(id));
+        for file in state.files.values_mut() {
+            file.crash(&mut random);
+        }
+        state.restart();
+    }
+
+    /// The process ends and another one starts: what was written is still seen, synced or not. Whoever has a file open loses it;
+    /// faults end.
+    pub fn restart(&self) {
+        self.state().restart();
+    }
+
+    /// From now on the `nth` operation of this kind fails, once; 0 is the next one. A failed write leaves half of its bytes.
+    pub fn fail(&self, operation: Operation, nth: u64) {
+        self.state().fault = Some((operation, nth));
+    }
+
+    /// After this many further changes of any kind each one fails without effect, as if the machine had stopped there.
+    pub fn stop_after(&self, changes: u64) {
+        self.state().stop_after = Some(changes);
+    }
+
+    /// How many changes of any kind were made so far.
+    pub fn changes(&self) -> u64 {
+        self.state().changes
+    }
+
+    /// How much all files together may hold; none: no limit.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.state().capacity = bytes;
+    }
+
+    /// Bytes that all files together hold.
+    pub fn used(&self) -> u64 {
+        self.state().used()
+    }
+
+    /// What the disk says it is.
+    pub fn set_file_system(&self, system: FileSystem) {
+        self.state().system = Some(system);
+    }
+
+    /// Pretends that somebody made hard links to every file.
+    pub fn set_links(&self, links: u64) {
+        self.state().links = Some(links);
+    }
+
+    /// The names of all files, sorted.
+    pub fn names(&self) -> Vec<String> {
+        self.state().names.keys().cloned().collect()
+    }
+
+    /// What a file holds; none if there is no such file.
+    pub fn content(&self, name: &str) -> Option<Vec<u8>> {
+        let state = self.state();
+        state.names.get(name).map(|id| state.files[id].seen.clone())
+    }
+
+    /// Replaces a file's content, durably, as somebody with a hex editor would. Makes the file if it does not exist.
+    pub fn set_content(&self, name: &str, content: Vec<u8>) {
+        let mut state = self.state();
+        let id = match state.names.get(name) {
+            Some(id) => *id,
+            None => state.make(name),
+        };
+        state.durable_names.insert(name.to_owned(), id);
+        let file = state.files.get_mut(&id).expect("a name has a file");
+        file.durable.clone_from(&content);
+        file.seen = content;
+        file.unsynced.clear();
+        file.length_unsynced = false;
+    }
+
+    /// Turns one bit of a file around, durably. Bit 0 is the lowest of the first byte.
+    ///
+    /// # Panics
+    /// There is no such file or bit.
+    pub fn flip_bit(&self, name: &str, bit: u64) {
+        let mut content = self.content(name).expect("the file exists");
+        content[usize::try_from(bit / 8).expect("in memory")] ^= 1 << (bit % 8);
+        self.set_content(name, content);
+    }
+
+    /// An independent copy of the disk as it is.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let mut state = self.state().clone();
+        state.locked = false;
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn handle(&self, id: u64) -> Arc<dyn DiskFile> {
+        Arc::new(SimFile { disk: self.clone(), id, generation: self.state().generation })
+    }
+}
+
+impl Disk for SimDisk {
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let id = {
+            let mut state = self.state();
+            if state.names.contains_key(name) {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            state.change(Operation::Name)?;
+            state.make(name)
+        };
+        Ok(self.handle(id))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let id = self.state().find(name)?;
+        Ok(self.handle(id))
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        Ok(self.names())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.state();
+        state.find(from)?;
+        state.change(Operation::Name)?;
+        state.change_name(NameChange::Renamed(from.to_owned(), to.to_owned()));
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut state = self.state();
+        state.find(name)?;
+        state.change(Operation::Name)?;
+        state.change_name(NameChange::Removed(name.to_owned()));
+        Ok(())
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        let mut state = self.state();
+        state.change(Operation::SyncDir)?;
+        state.name_changes.clear();
+        state.durable_names = state.names.clone();
+        Ok(())
+    }
+
+    fn lock(&self, name: &str) -> io::Result<Option<Box<dyn LockGuard>>> {
+        let mut state = self.state();
+        if state.locked {
+            return Ok(None);
+        }
+        if !state.names.contains_key(name) {
+            state.change(Operation::Name)?;
+            state.make(name);
+        }
+        state.locked = true;
+        let generation = state.generation;
+        Ok(Some(Box::new(SimLock { disk: self.clone(), generation })))
+    }
+
+    fn file_system(&self) -> io::Result<FileSystem> {
+        Ok(self.state().system.unwrap_or(FileSystem::Local))
+    }
+
+    fn free_space(&self) -> io::Result<u64> {
+        let state = self.state();
+        Ok(state.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(state.used())))
+    }
+}
+
+#[derive(Debug)]
+struct SimLock {
+    disk: SimDisk,
+    generation: u64,
+}
+
+impl LockGuard for SimLock {}
+
+impl Drop for SimLock {
+    fn drop(&mut self) {
+        let mut state = self.disk.state();
+        if state.generation == self.generation {
+            state.locked = false;
+        }
+    }
+}
+
+#[derive(Debug)]
+struct SimFile {
+    disk: SimDisk,
+    id: u64,
+    generation: u64,
+}
+
+impl SimFile {
+    fn with<T>(&self, act: impl FnOnce(&mut State, u64) -> io::Result<T>) -> io::Result<T> {
+        let mut state = self.disk.state();
+        if state.generation != self.generation {
+            return Err(io::Error::other("the machine was restarted since this file was opened"));
+        }
+        act(&mut state, self.id)
+    }
+}
+
+impl DiskFile for SimFile {
+    fn len(&self) -> io::Result<u64> {
+        self.with(|state, id| Ok(state.file(id).seen.len() as u64))
+    }
+
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        self.with(|state, id| {
+            let seen = &state.file(id).seen;
+            let from = usize::try_from(position).unwrap_or(usize::MAX).min(seen.len());
+            let len = buffer.len().min(seen.len() - from);
+            buffer[..len].copy_from_slice(&seen[from..from + len]);
+            Ok(len)
+        })
+    }
+
+    fn write_at(&self, slices: &[IoSlice<'_>], position: u64) -> io::Result<()> {
+        let bytes = slices.concat();
+        self.with(|state, id| {
+            state.room_for(id, position + bytes.len() as u64)?;
+            let judged = state.change(Operation::Write);
+            match &judged {
+                Ok(()) => state.file(id).write(&bytes, position),
+                Err(e) if e.kind() == io::ErrorKind::Other => {
+                    let half = bytes.len() / 2;
+                    state.file(id).write(&bytes[..half], position);
+                }
+                Err(_) => {}
+            }
+            judged
+        })
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.with(|state, id| {
+            let judged = state.change(Operation::Sync);
+            let file = state.file(id);
+            match judged {
+                Ok(()) => file.sync(),
+                Err(_) => file.unsynced.clear(),
+            }
+            judged
+        })
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.with(|state, id| {
+            state.room_for(id, len)?;
+            state.change(Operation::Write)?;
+            let file = state.file(id);
+            if (file.seen.len() as u64) < len {
+                file.resize(len);
+            }
+            Ok(())
+        })
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.with(|state, id| {
+            state.room_for(id, len)?;
+            state.change(Operation::Write)?;
+            state.file(id).resize(len);
+            Ok(())
+        })
+    }
+
+    fn links(&self) -> io::Result<u64> {
+        self.with(|state, _| Ok(state.links.unwrap_or(1)))
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct State {
+    files: BTreeMap<u64, SimContent>,
+    names: BTreeMap<String, u64>,
+    durable_names: BTreeMap<String, u64>,
+    /// Since the last sync of the directory, in order. A power loss keeps the first few of them.
+    name_changes: Vec<NameChange>,
+    next_id: u64,
+    /// Counts restarts: a file opened before the last one is of no use.
+    generation: u64,
+    locked: bool,
+    capacity: Option<u64>,
+    changes: u64,
+    stop_after: Option<u64>,
+    fault: Option<(Operation, u64)>,
+    system: Option<FileSystem>,
+    links: Option<u64>,
+}
+
+impl State {
+    fn restart(&mut self) {
+        self.generation += 1;
+        self.locked = false;
+        self.fault = None;
+        self.stop_after = None;
+    }
+
+    /// Counts a change, and lets it fail if a fault is due. A planned fault is of kind `Other`, a stopped machine is not.
+    fn change(&mut self, operation: Operation) -> io::Result<()> {
+        if let Some(left) = &mut self.stop_after {
+            if *left == 0 {
+                return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the machine has stopped"));
+            }
+            *left -= 1;
+        }
+        if let Some((kind, nth)) = &mut self.fault
+            && *kind == operation
+        {
+            if *nth == 0 {
+                self.fault = None;
+                return Err(io::Error::other("planned fault"));
+            }
+            *nth -= 1;
+        }
+        self.changes += 1;
+        Ok(())
+    }
+
+    fn used(&self) -> u64 {
+        self.names.values().map(|id| self.files[id].seen.len() as u64).sum()
+    }
+
+    fn room_for(&mut self, id: u64, end: u64) -> io::Result<()> {
+        let growth = end.saturating_sub(self.file(id).seen.len() as u64);
+        if growth > 0 && self.capacity.is_some_and(|capacity| self.used() + growth > capacity) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    }
+
+    fn make(&mut self, name: &str) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.files.insert(id, SimContent::default());
+        self.change_name(NameChange::Made(name.to_owned(), id));
+        id
+    }
+
+    fn change_name(&mut self, change: NameChange) {
+        change.clone().apply(&mut self.names);
+        self.name_changes.push(change);
+    }
+
+    fn find(&self, name: &str) -> io::Result<u64> {
+        self.names.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn file(&mut self, id: u64) -> &mut SimContent {
+        self.files.get_mut(&id).expect("a file lives as long as the run")
+    }
+}
+
+#[derive(Clone, Debug)]
+enum NameChange {
+    Made(String, u64),
+    Renamed(String, String),
+    Removed(String),
+}
+
+impl NameChange {
+    fn apply(self, names: &mut BTreeMap<String, u64>) {
+        match self {
+            Self::Made(name, id) => {
+                names.insert(name, id);
+            }
+            Self::Renamed(from, to) => {
+                if let Some(id) = names.remove(&from) {
+                    names.insert(to, id);
+                }
+            }
+            Self::Removed(name) => {
+                names.remove(&name);
+            }
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct SimContent {
+    seen: Vec<u8>,
+    durable: Vec<u8>,
+    /// Pages written since the last sync, by number.
+    unsynced: BTreeSet<usize>,
+    length_unsynced: bool,
+}
+
+impl SimContent {
+    fn write(&mut self, bytes: &[u8], position: u64) {
+        let from = usize::try_from(position).expect("in memory");
+        let to = from + bytes.len();
+        if self.seen.len() < to {
+            self.resize(to as u64);
+        }
+        self.seen[from..to].copy_from_slice(bytes);
+        if !bytes.is_empty() {
+            self.unsynced.extend(from / PAGE..=(to - 1) / PAGE);
+        }
+    }
+
+    fn resize(&mut self, len: u64) {
+        let (old, len) = (self.seen.len(), usize::try_from(len).expect("in memory"));
+        self.seen.resize(len, 0);
+        // Cut and made longer again: what the durable content has there is older than the zeros.
+        if old < len && old < self.durable.len() {
+            self.unsynced.extend(old / PAGE..=(len - 1) / PAGE);
+        }
+        self.length_unsynced = true;
+    }
+
+    fn sync(&mut self) {
+        self.durable.resize(self.seen.len(), 0);
+        for page in std::mem::take(&mut self.unsynced) {
+            self.keep(page);
+        }
+        self.length_unsynced = false;
+    }
+
+    /// Makes one page durable, as far as both contents reach.
+    fn keep(&mut self, page: usize) {
+        let end = ((page + 1) * PAGE).min(self.seen.len()).min(self.durable.len());
+        let start = (page * PAGE).min(end);
+        self.durable[start..end].copy_from_slice(&self.seen[start..end]);
+    }
+
+    fn crash(&mut self, random: &mut Random) {
+        if self.length_unsynced && random.below(2) == 0 {
+            self.durable.resize(self.seen.len(), 0);
+        }
+        for page in std::mem::take(&mut self.unsynced) {
+            if random.below(2) == 0 {
+                self.keep(page);
+            }
+        }
+        self.seen.clone_from(&self.durable);
+        self.length_unsynced = false;
+    }
+}
+
+const PAGE: usize = 4096;

@@ -1,0 +1,169 @@
+//! Where the last segment ends: the decision between a plain end, a torn group and damage.
+//!
+//! The first group that is not whole would have the number g. If anything behind it proves that g was durable, g was
+//! acknowledged, and what is wrong with it is damage: refuse. Proof is a whole header whose durable number is at least g; the
+//! marker that follows a quiet moment is there to give it. Without proof g is the group that was being written when the machine
+//! stopped: nobody was told of it, and it goes. "A bad checksum near the end is a torn tail" would delete acknowledged records and
+//! then give out their offsets again.
+//!
+//! What this cannot tell apart: damage to the very last group, if no marker followed it, looks like a torn one.
+
+use super::{
+    disk::{DiskFile, read_vec},
+    error::OpenError,
+    group_header::{BLOCK, GroupHeader, HeaderFault, Mark},
+    position::{GroupNumber, Position},
+    scan::{Cursor, Directory, Invalid},
+    segment_header::SegmentHeader,
+};
+use crate::entry::Entry;
+
+/// How the last segment ends.
+#[derive(Debug)]
+pub(super) struct Tail {
+    /// Behind the last whole group.
+    pub(super) end: Position,
+    /// That group was written by a clean stop.
+    pub(super) clean: bool,
+    /// Where the first group starts that nothing proves durable. From there on the bytes may be in the page cache alone.
+    pub(super) unproven_from: u64,
+    /// What stands behind the end, if anything does.
+    pub(super) torn: Option<Torn>,
+    /// The position asked for is the end of a group.
+    pub(super) watched: bool,
+}
+
+/// A group that was not written to its end.
+#[derive(Debug)]
+pub(super) struct Torn {
+    /// Behind the last byte that is not zero.
+    pub(super) until: u64,
+    /// What was wrong with it.
+    pub(super) what: String,
+}
+
+/// Decides. `watch` is the position of a snapshot that has to be the end of a group.
+pub(super) fn decide(
+    file: &dyn DiskFile,
+    name: &str,
+    header: &SegmentHeader,
+    watch: Option<Position>,
+) -> Result<Tail, OpenError> {
+    let io = || OpenError::io("reading", name);
+    let len = file.len().map_err(io())?;
+    let mut cursor = Cursor::new(file, header.start(), len);
+    // Groups above the largest durable number seen, with the position before each. One group is in flight at a time, so a file
+    // that this journal wrote has at most one of them.
+    let mut unproven: Vec<(Position, GroupHeader)> = Vec::new();
+    let (mut clean, mut watched) = (false, false);
+    let invalid = loop {
+        let before = cursor.at();
+        match cursor.next().map_err(io())? {
+            Ok((group, _)) => {
+                unproven.retain(|(_, earlier)| earlier.group > group.durable);
+                unproven.push((before, group));
+                clean = group.mark == Mark::Clean;
+            }
+            Err(invalid) => break invalid,
+        }
+        watched |= watch == Some(cursor.at());
+    };
+    let mut what = match invalid {
+        Invalid::Newer(what) => return Err(OpenError::NewerFormat { file: name.to_owned(), what }),
+        Invalid::Foreign(what) => return Err(OpenError::damaged(name, cursor.at().byte, what)),
+        Invalid::Unwhole(what) => what,
+    };
+    let mut end = cursor.at();
+    let unproven_from = unproven.first().map_or(end.byte, |(before, _)| before.byte);
+    for (before, group) in &unproven {
+        if let Some(fault) = data_fault(file, *before, group).map_err(io())? {
+            // Everything before this group is proven by it, or was looked at in this loop.
+            (end, what) = (*before, fault);
+            clean = false;
+            watched &= watch.is_some_and(|position| position.byte <= before.byte);
+            break;
+        }
+    }
+    let behind = look_behind(file, end).map_err(io())?;
+    match behind.proof {
+        Some(Proof::Newer(what)) => return Err(OpenError::NewerFormat { file: name.to_owned(), what }),
+        Some(Proof::Durable { group, at }) => {
+            let lost = end.group.next();
+            let what = format!("{what}, although group {group} at byte {at} proves that group {lost} was durable");
+            return Err(OpenError::damaged(name, end.byte, what));
+        }
+        None => {}
+    }
+    let torn = behind.last_byte.map(|last| Torn { until: last + 1, what });
+    Ok(Tail { end, clean, unproven_from, torn, watched })
+}
+
+/// What is wrong with the data of a group whose header and directory are whole; none if nothing is.
+fn data_fault(file: &dyn DiskFile, before: Position, group: &GroupHeader) -> std::io::Result<Option<String>> {
+    let whole = read_vec(file, before.byte, usize::try_from(group.end() - group.start).expect("a group is at most 8 MiB"))?;
+    let slice = |from: u64, len: u32| {
+        let from = usize::try_from(from - group.start).ok()?;
+        whole.get(from..from.checked_add(len as usize)?)
+    };
+    let mut directory = Directory::new(group, slice(group.directory_start(), group.directory_len).unwrap_or_default());
+    loop {
+        match directory.next() {
+            Ok(None) => return Ok(None),
+            // Written like this and whole: the fold will meet it again and refuse.
+            Err(_) => return Ok(None),
+            Ok(Some((Entry::Append(append), at))) => {
+                if slice(at, append.data_len).map(crc32c::crc32c) != Some(append.checksum) {
+                    return Ok(Some(format!("data of group {} at byte {at} does not match its checksum", group.group)));
+                }
+            }
+            Ok(Some(_)) => {}
+        }
+    }
+}
+
+struct Behind {
+    /// The last byte that is not zero.
+    last_byte: Option<u64>,
+    proof: Option<Proof>,
+}
+
+enum Proof {
+    /// The group at this byte speaks of the one in question, or of a later one, as durable.
+    Durable { group: GroupNumber, at: u64 },
+    /// A later version wrote it; what it proves is not known here.
+    Newer(String),
+}
+
+/// Reads what stands behind the last whole group, to the end of the file.
+fn look_behind(file: &dyn DiskFile, end: Position) -> std::io::Result<Behind> {
+    let lost = end.group.next();
+    let mut behind = Behind { last_byte: None, proof: None };
+    let mut position = end.byte;
+    loop {
+        let bytes = read_vec(file, position, CHUNK)?;
+        if bytes.is_empty() {
+            return Ok(behind);
+        }
+        if let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
+            behind.last_byte = Some(position + last as u64);
+            for (block, at) in bytes.chunks(BLOCK).zip((position..).step_by(BLOCK)) {
+                // The group in question is no witness of itself.
+                if at == end.byte || behind.proof.is_some() {
+                    continue;
+                }
+                behind.proof = match GroupHeader::decode(block, end.salt) {
+                    Ok((header, _)) if (header.segment, header.start) != (end.segment, at) => None,
+                    Ok((header, _)) if header.durable >= lost || (header.mark == Mark::Clean && header.group > lost) => {
+                        Some(Proof::Durable { group: header.group, at })
+                    }
+                    Err(fault @ HeaderFault::Newer(..)) => Some(Proof::Newer(fault.to_string())),
+                    Ok(_) | Err(_) => None,
+                };
+            }
+        }
+        position += bytes.len() as u64;
+    }
+}
+
+/// Bytes read at once. A multiple of the block.
+const CHUNK: usize = 1 << 20;
