@@ -5,17 +5,17 @@
 //! state must not live longer than the log (I8).
 
 use std::{
-    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError},
+    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender},
     time::{Duration, Instant},
 };
 
 use oncelog_proto::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     entry::{Entry, Trimmed},
-    journal::{Fatal, Group, GroupPosition, Journal, Retention},
-    owner::Clocks,
+    journal::{Fatal, Group, Journal, Retention, Stats, WriteError},
+    snapshots::Released,
 };
 
 /// A group on its way to the disk.
@@ -35,22 +35,14 @@ pub(crate) enum Committed {
     TrimPlanned { through_segment: u64, trimmed: Vec<Trimmed> },
 }
 
-/// A durable group without its payloads, for the thread that keeps a second copy of the state.
-#[derive(Debug)]
-pub(crate) struct Released {
-    pub(crate) at: GroupPosition,
-    pub(crate) time: Timestamp,
-    pub(crate) entries: Vec<Entry>,
-}
-
 /// The thread's belongings.
 pub(crate) struct Committer {
     pub(crate) journal: Journal,
     pub(crate) retention: Retention,
-    pub(crate) clocks: Clocks,
     pub(crate) groups: Receiver<ToCommit>,
     pub(crate) committed: mpsc::Sender<Committed>,
     pub(crate) released: SyncSender<Released>,
+    pub(crate) stats: watch::Sender<Stats>,
 }
 
 impl Committer {
@@ -60,48 +52,71 @@ impl Committer {
     /// The disk failed. Nothing more was or will be told to anybody.
     #[expect(clippy::disallowed_methods, reason = "the shell decides when it is idle by a clock")]
     pub(crate) fn run(mut self) -> Result<(), Fatal> {
-        let mut last_retention = Instant::now();
-        let mut trim_pending = false;
+        let mut last_look = Instant::now();
+        let mut last_group = (Instant::now(), self.journal.position().time());
+        let mut room = self.journal.room();
+        let mut is_trimming = false;
+        self.tell(Committed::Room(room));
         loop {
             match self.groups.recv_timeout(IDLE) {
                 Ok(to_commit) => {
-                    trim_pending &= !to_commit.group.entries.iter().any(|entry| matches!(entry, Entry::Trim { .. }));
-                    self.commit(to_commit)?;
+                    is_trimming &= !to_commit.group.entries().iter().any(|entry| matches!(entry, Entry::Trim { .. }));
+                    last_group = (Instant::now(), to_commit.group.time());
+                    room = room.saturating_sub(self.commit(to_commit, room)?);
                 }
                 Err(RecvTimeoutError::Timeout) => self.journal.write_marker(false)?,
                 Err(RecvTimeoutError::Disconnected) => return self.journal.write_marker(true),
             }
-            if last_retention.elapsed() >= RETENTION_PAUSE {
-                last_retention = Instant::now();
-                self.tell(Committed::Room(self.journal.room()));
-                if !trim_pending {
-                    trim_pending = self.plan_trim();
+            if last_look.elapsed() >= LOOK_PAUSE {
+                last_look = Instant::now();
+                room = self.journal.room();
+                self.tell(Committed::Room(room));
+                self.stats.send_replace(self.journal.stats());
+                if !is_trimming {
+                    // By the time of groups, which no jump of the wall clock moves.
+                    let now = last_group.1.plus(last_group.0.elapsed());
+                    is_trimming = self.plan_trim(now);
                 }
             }
         }
     }
 
-    fn commit(&mut self, to_commit: ToCommit) -> Result<(), Fatal> {
+    /// Returns the bytes that it took.
+    fn commit(&mut self, to_commit: ToCommit, room: u64) -> Result<u64, Fatal> {
         let ToCommit { group, tell_written } = to_commit;
-        let at = self.journal.write(&group)?;
+        let taken = group.bytes_on_disk();
+        self.write(&group)?;
         if tell_written {
             self.tell(Committed::Written);
         }
-        self.journal.sync()?;
-        self.tell(Committed::Synced { room: self.journal.room() });
-        let Group { time, entries, payloads } = group;
-        drop(payloads);
-        let released = Released { at, time, entries };
-        // A full queue means that folding is slower than writing, which then waits; a missing reader, that snapshots were given up.
-        if let Err(TrySendError::Full(released)) = self.released.try_send(released) {
-            let _ = self.released.send(released);
-        }
-        Ok(())
+        let at = self.journal.sync()?;
+        self.tell(Committed::Synced { room: room.saturating_sub(taken) });
+        let time = group.time();
+        let (entries, _) = group.into_parts();
+        let snapshot_due = self.journal.snapshot_due();
+        // A full queue means that folding is slower than writing, which then waits; a missing reader, that the process ends.
+        let _ = self.released.send(Released { entries, time, at, snapshot_due });
+        Ok(taken)
     }
 
-    fn plan_trim(&self) -> bool {
-        let plan = self.journal.plan_trim(self.retention, self.clocks.now().wall);
-        let Some((through_segment, trimmed)) = plan else { return false };
+    /// The owner asks for room before it promises a place. If somebody else fills the disk in between, the group has to wait for
+    /// space: the state is ahead of the journal by it, so it can be neither refused nor forgotten.
+    fn write(&mut self, group: &Group) -> Result<(), Fatal> {
+        loop {
+            match self.journal.write(group) {
+                Ok(_) => return Ok(()),
+                Err(WriteError::Fatal(fatal)) => return Err(fatal),
+                Err(WriteError::NoSpace(error)) => {
+                    tracing::error!(%error, "the disk is full; calls that were taken wait until there is space");
+                    std::thread::sleep(FULL_PAUSE);
+                }
+            }
+        }
+    }
+
+    fn plan_trim(&self, now: Timestamp) -> bool {
+        let Some((through_segment, trimmed)) = self.journal.plan_trim(self.retention, now) else { return false };
+        tracing::info!(through_segment, partitions = trimmed.len(), "retention: the oldest segments go");
         self.tell(Committed::TrimPlanned { through_segment, trimmed });
         true
     }
@@ -115,4 +130,6 @@ impl Committer {
 /// How long nothing may happen before the last group gets its witness.
 const IDLE: Duration = Duration::from_millis(20);
 /// Between two looks at the retention and at the room that is left.
-const RETENTION_PAUSE: Duration = Duration::from_secs(1);
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
+/// Between two tries on a full disk.
+const FULL_PAUSE: Duration = Duration::from_secs(1);

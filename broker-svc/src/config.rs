@@ -174,22 +174,23 @@ impl Config {
         Ok(())
     }
 
-    /// What the journal is opened with.
-    pub(crate) fn journal_options(&self) -> journal::Options {
+    /// What the journal is opened with. `seed` is random.
+    pub fn journal_options(&self, seed: u64) -> journal::Options {
         journal::Options {
             segment_bytes: self.segment_bytes,
             snapshot_every_bytes: self.snapshot_bytes,
-            ..journal::Options::default()
+            ballast_bytes: journal::Options::new(seed).ballast_bytes.min(self.segment_bytes),
+            ..journal::Options::new(seed)
         }
     }
 
-    /// What the pipeline is made with. `group_bytes` and `incarnation` are the journal's.
-    pub fn pipeline_options(&self, group_bytes: usize, incarnation: u16) -> pipeline::Options {
+    /// What the pipeline is made with. `group_limit` and `incarnation` are the journal's.
+    pub fn pipeline_options(&self, group_limit: journal::GroupLimit, incarnation: u16) -> pipeline::Options {
         pipeline::Options {
             limits: self.limits(),
             hold: Duration::from_millis(self.hold_ms),
             hold_bytes: self.hold_bytes,
-            group_bytes,
+            group_limit,
             incarnation,
             accept_clock_jump: self.accept_clock_jump,
         }

@@ -121,7 +121,7 @@ pub(crate) struct Owner {
     pub(crate) requests: mpsc::Receiver<Asked>,
     pub(crate) to_commit: SyncSender<ToCommit>,
     pub(crate) committed: mpsc::Receiver<Committed>,
-    pub(crate) counts: watch::Sender<Vitals>,
+    pub(crate) vitals: watch::Sender<Vitals>,
     /// Turns true when no more requests are to be taken.
     pub(crate) stop: watch::Receiver<bool>,
 }
@@ -143,7 +143,7 @@ impl Owner {
     pub(crate) async fn run(mut self) {
         let mut tails = Tails::default();
         let mut asked = Vec::with_capacity(REQUESTS_PER_TURN);
-        let mut is_open = true;
+        let (mut is_open, mut is_stopping) = (true, false);
         self.pass_on(&mut tails);
         while is_open || !self.pipeline.is_idle() {
             let wakeup = tokio::time::Instant::from_std(self.clocks.instant(self.pipeline.next_wakeup()));
@@ -154,7 +154,7 @@ impl Owner {
                     Some(Committed::Synced { room }) => self.pipeline.on_synced(room),
                     Some(Committed::Room(room)) => self.pipeline.on_room(room),
                     Some(Committed::TrimPlanned { through_segment, trimmed }) => {
-                        self.pipeline.on_trim(through_segment, &trimmed, self.clocks.now());
+                        self.pipeline.on_trim(through_segment, trimmed, self.clocks.now());
                     }
                     // The journal failed. Every caller that waits hears that the outcome is unknown, by the drop of its sender.
                     None => return,
@@ -166,7 +166,11 @@ impl Owner {
                         self.pipeline.on_request(caller, request, now);
                     }
                 }
-                Ok(_) = self.stop.wait_for(|stop| *stop), if is_open && !self.requests.is_closed() => self.requests.close(),
+                // What is queued already is still taken.
+                _ = turned(&mut self.stop), if !is_stopping => {
+                    is_stopping = true;
+                    self.requests.close();
+                }
                 () = tokio::time::sleep_until(wakeup) => {
                     self.pipeline.on_tick(self.clocks.now());
                     tails.forget_unfollowed();
@@ -201,8 +205,13 @@ impl Owner {
         let (producers, windows) = self.pipeline.state().producer_counts();
         let (held_batches, held_bytes) = self.pipeline.held();
         let counts = self.pipeline.counts();
-        self.counts.send_replace(Vitals { counts, topics, partitions, producers, windows, held_batches, held_bytes });
+        self.vitals.send_replace(Vitals { counts, topics, partitions, producers, windows, held_batches, held_bytes });
     }
+}
+
+/// Waits until it is true, or until nobody can say so any more.
+async fn turned(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 /// The partitions that somebody follows.

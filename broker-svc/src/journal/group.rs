@@ -100,6 +100,11 @@ impl Group {
         &self.payloads
     }
 
+    /// Bytes it takes on disk, with padding.
+    pub const fn bytes_on_disk(&self) -> u64 {
+        self.encoded_len() as u64
+    }
+
     /// Entries and data.
     pub fn into_parts(self) -> (Vec<Entry>, Vec<Bytes>) {
         (self.entries, self.payloads)

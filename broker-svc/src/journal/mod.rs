@@ -20,7 +20,7 @@
 //! | `catalog`, `memory_index`, `block`, `index_file` | which batches are where |
 //! | `reader` | reading batches |
 //! | `snapshot_writer`, `snapshot_file` | the state, kept |
-//! | `retention`, `background`, `reserve` | what may go; tidying in steps; space for a full disk |
+//! | `retention`, `background`, `reserve`, `room` | what may go; tidying in steps; space for a full disk; how much is left |
 //! | `error`, `stats` | what went wrong, how large it is |
 
 pub mod disk;
@@ -50,6 +50,7 @@ mod replay;
 mod report;
 mod reserve;
 mod retention;
+mod room;
 mod scan;
 mod segment_header;
 mod snapshot_file;

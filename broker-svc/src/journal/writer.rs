@@ -198,6 +198,20 @@ impl Journal {
         self.shared.options.group_limit()
     }
 
+    pub(super) fn options(&self) -> &super::Options {
+        &self.shared.options
+    }
+
+    /// Bytes that the disk can still allocate; none if it does not say.
+    pub(super) fn free_space(&self) -> u64 {
+        self.shared.disk.free_space().unwrap_or(0)
+    }
+
+    /// Bytes of groups that the active segment has room for.
+    pub(super) fn left_in_segment(&self) -> u64 {
+        self.active.capacity.saturating_sub(self.at.byte + MARKER_ROOM)
+    }
+
     /// For reading while it is written.
     pub fn reader(&self) -> Reader {
         Reader::new(Arc::clone(&self.shared))

@@ -1,6 +1,6 @@
 //! A group that is being gathered, with everything that leaves once it is durable.
 
-use std::{collections::BTreeMap, mem};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use oncelog_proto::Timestamp;
@@ -8,16 +8,21 @@ use oncelog_proto::Timestamp;
 use super::Answer;
 use crate::{
     entry::{Entry, PartitionId},
-    journal::Group,
+    journal::{Group, GroupDraft, GroupLimit},
     state::Ends,
 };
 
+/// The gathering part.
 #[derive(Debug)]
 pub(super) struct Draft<R> {
     pub(super) time: Timestamp,
-    entries: Vec<Entry>,
-    payloads: Vec<Bytes>,
-    bytes: usize,
+    group: GroupDraft,
+    pub(super) leaving: Leaving<R>,
+}
+
+/// What leaves with a group.
+#[derive(Debug)]
+pub(super) struct Leaving<R> {
     /// Answers that leave when the group is written (acks=1).
     pub(super) on_written: Vec<(R, Answer)>,
     /// Answers that leave when the group is durable.
@@ -26,55 +31,45 @@ pub(super) struct Draft<R> {
     pub(super) ends: BTreeMap<PartitionId, Ends>,
     /// Partitions that this group deletes.
     pub(super) gone: Vec<PartitionId>,
+    /// What the journal needs for the group.
+    pub(super) bytes: usize,
 }
 
 impl<R> Draft<R> {
-    pub(super) fn new(time: Timestamp) -> Self {
-        Self {
-            time,
-            entries: Vec::new(),
-            payloads: Vec::new(),
-            bytes: 0,
-            on_written: Vec::new(),
-            on_synced: Vec::new(),
-            ends: BTreeMap::new(),
-            gone: Vec::new(),
+    pub(super) fn new(time: Timestamp, limit: GroupLimit) -> Self {
+        let (on_written, on_synced) = (Vec::new(), Vec::new());
+        let leaving = Leaving { on_written, on_synced, ends: BTreeMap::new(), gone: Vec::new(), bytes: 0 };
+        Self { time, group: GroupDraft::new(limit), leaving }
+    }
+
+    pub(super) fn fits(&self, entry: &Entry) -> bool {
+        self.group.fits(entry)
+    }
+
+    /// An append comes with its data, and nothing else does.
+    pub(super) fn push(&mut self, entry: Entry, data: Option<Bytes>) {
+        match (entry, data) {
+            (Entry::Append(append), Some(data)) => self.group.append(append, data),
+            (entry, None) => self.group.push(entry),
+            (entry, Some(_)) => unreachable!("{entry:?} has no data"),
         }
     }
 
-    pub(super) fn push(&mut self, entry: Entry, payload: Option<Bytes>, bytes: usize) {
-        assert_eq!(matches!(entry, Entry::Append(_)), payload.is_some(), "an append has a payload, nothing else has");
-        self.entries.push(entry);
-        self.payloads.extend(payload);
-        self.bytes += bytes;
-    }
-
-    pub(super) fn last_entry(&self) -> Option<&Entry> {
-        self.entries.last()
-    }
-
     pub(super) fn has_no_entries(&self) -> bool {
-        self.entries.is_empty()
+        self.group.is_empty()
     }
 
-    /// No less than what the journal will write for it.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        self.group.bytes() + PADDING_BYTES_MAX
     }
 
-    pub(super) fn take_group(&mut self) -> Group {
-        Group { time: self.time, entries: mem::take(&mut self.entries), payloads: mem::take(&mut self.payloads) }
-    }
-}
-
-/// No less than what an entry and its payload take in the journal.
-pub(super) fn encoded_bytes(entry: &Entry) -> usize {
-    match entry {
-        Entry::Append(append) => ENTRY_BYTES_MAX + append.data_len as usize,
-        Entry::Trim { partitions, .. } => ENTRY_BYTES_MAX + 24 * partitions.len(),
-        _ => ENTRY_BYTES_MAX,
+    pub(super) fn finish(self) -> (Group, Leaving<R>) {
+        let bytes = self.bytes();
+        (self.group.finish(self.time), Leaving { bytes, ..self.leaving })
     }
 }
 
-/// No entry but the exceptions of [`encoded_bytes`] is longer: the longest has a topic name.
-pub(super) const ENTRY_BYTES_MAX: usize = 384;
+/// A group is padded to the next block of the disk.
+const PADDING_BYTES_MAX: usize = 4096;
+/// What an append and the creation of its topic take, beside the data, in a group of their own: no less than that.
+pub(super) const APPEND_BYTES_MAX: usize = PADDING_BYTES_MAX + 1024;

@@ -29,7 +29,7 @@ use std::{
 
 use clock::GroupClock;
 pub use clock::Now;
-use draft::Draft;
+use draft::{Draft, Leaving};
 use oncelog_proto::{
     Epoch, ErrorCode, Fault, Monotonic, Offset, ProducerId, Timestamp, TopicName, TopicPartition, topic::PartitionCount,
 };
@@ -37,7 +37,7 @@ use oncelog_proto::{
 use crate::{
     entry::{Entry, PartitionId, Trimmed},
     hold::Hold,
-    journal::Group,
+    journal::{Group, GroupLimit},
     state::{
         Arrival, Ends, Granted, InitDecision, InitRequest, Limits, ProducerDescription, State, TopicDescription, Verdict,
         out_of_order,
@@ -172,8 +172,8 @@ pub struct Options {
     pub hold: Duration,
     /// Bytes of all waiting batches together.
     pub hold_bytes: usize,
-    /// Largest group, in bytes as the journal counts them.
-    pub group_bytes: usize,
+    /// Largest group of the journal.
+    pub group_limit: GroupLimit,
     /// The journal's incarnation: the high bits of fresh producer ids.
     pub incarnation: u16,
     /// The operator vouches for a clock that is more than a day ahead of the journal.
@@ -192,7 +192,7 @@ pub struct Pipeline<R> {
     /// Groups that are being gathered, oldest first. There is a second one only if the first is full.
     drafts: VecDeque<Draft<R>>,
     /// What leaves when the group that is being written is durable.
-    writing: Option<Draft<R>>,
+    writing: Option<Leaving<R>>,
     outputs: VecDeque<Output<R>>,
     /// Bytes that the journal can certainly still write.
     room: u64,
@@ -275,19 +275,10 @@ impl<R> Pipeline<R> {
     }
 
     /// The journal proposes to drop its oldest segments.
-    pub fn on_trim(&mut self, through_segment: u64, trimmed: &[Trimmed], now: Now) {
-        // A long list would not fit a group. The parts before the last name no segment: nothing is dropped until all are durable.
-        let mut parts = trimmed.chunks(TRIMMED_PER_ENTRY).peekable();
-        while let Some(part) = parts.next() {
-            let through_segment = if parts.peek().is_none() { through_segment } else { 0 };
-            self.enter(Entry::Trim { through_segment, partitions: part.to_vec() }, None, now);
-            for trimmed in part {
-                self.note_ends(trimmed.partition);
-            }
-        }
-        if trimmed.is_empty() {
-            self.enter(Entry::Trim { through_segment, partitions: Vec::new() }, None, now);
-        }
+    pub fn on_trim(&mut self, through_segment: u64, trimmed: Vec<Trimmed>, now: Now) {
+        let touched: Vec<_> = trimmed.iter().map(|trimmed| trimmed.partition).collect();
+        self.enter(Entry::Trim { through_segment, partitions: trimmed }, None, now);
+        touched.into_iter().for_each(|partition| self.note_ends(partition));
     }
 
     /// Time has passed: early batches stop waiting, idle producers expire. To be called at [`Self::next_wakeup`] or later.
@@ -326,15 +317,14 @@ impl<R> Pipeline<R> {
             return None;
         }
         self.release_drafts_without_entries();
-        let mut draft = self.drafts.pop_front()?;
-        let group = draft.take_group();
-        self.writing = Some(draft);
+        let (group, leaving) = self.drafts.pop_front()?.finish();
+        self.writing = Some(leaving);
         Some(group)
     }
 
     /// Does somebody wait for the group that is being written to be written, and not only for its sync?
     pub fn is_written_awaited(&self) -> bool {
-        self.writing.as_ref().is_some_and(|draft| !draft.on_written.is_empty())
+        self.writing.as_ref().is_some_and(|leaving| !leaving.on_written.is_empty())
     }
 
     /// What leaves next.
@@ -442,8 +432,9 @@ impl<R> Pipeline<R> {
             return verdict;
         }
         // The disk is asked last: a full one must not keep a duplicate from its acknowledgement.
-        let promised: usize = self.drafts.iter().chain(&self.writing).map(Draft::bytes).sum();
-        let needed = arrival.packed.data().len() + draft::ENTRY_BYTES_MAX;
+        let gathered: usize = self.drafts.iter().map(Draft::bytes).sum();
+        let promised = gathered + self.writing.as_ref().map_or(0, |leaving| leaving.bytes);
+        let needed = arrival.packed.data().len() + draft::APPEND_BYTES_MAX;
         if (promised + needed) as u64 <= self.room {
             return verdict;
         }
@@ -478,7 +469,7 @@ impl<R> Pipeline<R> {
             Acks::All => self.answer(reply, Answer::Produced(outcomes.collect()), now),
             Acks::One => {
                 let answer = Answer::Produced(outcomes.collect());
-                self.draft(now).on_written.push((reply, answer));
+                self.draft(now).leaving.on_written.push((reply, answer));
                 self.release_drafts_without_entries();
             }
             Acks::Zero => {
@@ -519,7 +510,7 @@ impl<R> Pipeline<R> {
         match self.state.delete_topic(topic) {
             Ok(entry) => {
                 self.enter(entry, None, now);
-                self.draft(now).gone.extend(gone);
+                self.draft(now).leaving.gone.extend(gone);
                 let held = self.hold.take_topic(topic);
                 self.rejudge(held, now);
                 Answer::Deleted
@@ -571,22 +562,18 @@ impl<R> Pipeline<R> {
 
     /// Makes a change and puts it into the group that is being gathered; returns that group's time.
     fn enter(&mut self, entry: Entry, payload: Option<bytes::Bytes>, now: Now) -> Timestamp {
-        let bytes = draft::encoded_bytes(&entry);
-        let most = self.options.group_bytes;
-        if self.drafts.back().is_some_and(|draft| draft.bytes() + bytes > most) {
-            self.drafts.push_back(Draft::new(self.clock.tick(now)));
+        if self.drafts.back().is_some_and(|draft| !draft.fits(&entry)) {
+            self.drafts.push_back(Draft::new(self.clock.tick(now), self.options.group_limit));
         }
-        let draft = self.draft(now);
-        let time = draft.time;
-        draft.push(entry, payload, bytes);
-        let entry = self.drafts.back().and_then(Draft::last_entry).expect("it was just pushed");
-        self.state.apply(entry, time).expect("what was decided from a state can be applied to it");
+        let time = self.draft(now).time;
+        self.state.apply(&entry, time).expect("what was decided from a state can be applied to it");
+        self.draft(now).push(entry, payload);
         time
     }
 
     fn note_ends(&mut self, partition: PartitionId) {
         if let Some(ends) = self.state.ends(partition) {
-            self.drafts.back_mut().expect("an entry was just made").ends.insert(partition, ends);
+            self.drafts.back_mut().expect("an entry was just made").leaving.ends.insert(partition, ends);
         }
     }
 
@@ -594,13 +581,13 @@ impl<R> Pipeline<R> {
         if self.drafts.is_empty() && self.writing.is_none() {
             self.outputs.push_back(Output::Answer(reply, answer));
         } else {
-            self.draft(now).on_synced.push((reply, answer));
+            self.draft(now).leaving.on_synced.push((reply, answer));
         }
     }
 
     fn draft(&mut self, now: Now) -> &mut Draft<R> {
         if self.drafts.is_empty() {
-            self.drafts.push_back(Draft::new(self.clock.tick(now)));
+            self.drafts.push_back(Draft::new(self.clock.tick(now), self.options.group_limit));
         }
         self.drafts.back_mut().expect("there is one now")
     }
@@ -609,12 +596,12 @@ impl<R> Pipeline<R> {
     fn release_drafts_without_entries(&mut self) {
         while self.writing.is_none() && self.drafts.front().is_some_and(Draft::has_no_entries) {
             let draft = self.drafts.pop_front().expect("it was just looked at");
-            self.release(draft);
+            self.release(draft.leaving);
         }
     }
 
-    fn release(&mut self, draft: Draft<R>) {
-        let Draft { on_written, on_synced, ends, gone, .. } = draft;
+    fn release(&mut self, leaving: Leaving<R>) {
+        let Leaving { on_written, on_synced, ends, gone, .. } = leaving;
         self.outputs.extend(on_written.into_iter().chain(on_synced).map(|(reply, answer)| Output::Answer(reply, answer)));
         self.outputs.extend(BTreeMap::into_iter(ends).map(|(partition, ends)| Output::Moved(partition, ends)));
         self.outputs.extend(gone.into_iter().map(Output::Gone));
@@ -630,8 +617,6 @@ impl BatchOutcome {
     }
 }
 
-/// So that an entry is at most about 240 KiB.
-const TRIMMED_PER_ENTRY: usize = 10_000;
 /// So that a million producers that expire together do not stall anybody.
 const EXPIRED_PER_TURN: usize = 1_000;
 

@@ -23,19 +23,21 @@ use crate::{
 
 pub(crate) type FetchStream = Pin<Box<dyn Stream<Item = Result<v1::FetchResponse, Status>> + Send>>;
 
-/// Opens a stream. It holds `place` until it ends.
+/// Opens a stream. It holds `place` until it ends; once `draining` is true it follows no further.
 pub(super) async fn open(
     request: v1::FetchRequest,
     owner: &Handle,
     reader: Reader,
     place: OwnedSemaphorePermit,
+    draining: watch::Receiver<bool>,
 ) -> Result<FetchStream, Fault> {
     let name = TopicPartition::parse(&request.topic, request.partition)?;
     let remaining = match request.max_records {
         None => u64::MAX,
-        Some(most) => u64::try_from(most).ok().filter(|most| *most > 0).ok_or_else(|| {
-            invalid(format!("max_records is {most}; allowed is 1 and more, or leave it out for no limit"))
-        })?,
+        Some(most) => u64::try_from(most)
+            .ok()
+            .filter(|most| *most > 0)
+            .ok_or_else(|| invalid(format!("max_records is {most}; allowed is 1 and more, or leave it out for no limit")))?,
     };
     let (partition, tail) = match owner.ask(Request::Locate(name.clone()), owner.reserve(SMALL_REQUEST_BYTES)?).await? {
         Told::Tail(partition, tail) => (partition, tail),
@@ -55,6 +57,7 @@ pub(super) async fn open(
         follow: request.follow,
         packed: request.packed,
         send,
+        draining,
     };
     tokio::spawn(async move {
         let send = reading.send.clone();
@@ -76,6 +79,7 @@ struct Reading {
     follow: bool,
     packed: bool,
     send: mpsc::Sender<Result<v1::FetchResponse, Status>>,
+    draining: watch::Receiver<bool>,
 }
 
 impl Reading {
@@ -105,10 +109,11 @@ impl Reading {
             if !self.follow || self.remaining == 0 {
                 return Ok(());
             }
+            let stopping =
+                || Fault::new(ErrorCode::BrokerNotAvailable, "the broker is stopping; fetch again from the next offset");
             tokio::select! {
-                changed = self.tail.changed() => if changed.is_err() {
-                    return Err(Fault::new(ErrorCode::BrokerNotAvailable, "the broker is stopping; fetch again from the next offset"));
-                },
+                changed = self.tail.changed() => changed.map_err(|_| stopping())?,
+                _ = self.draining.wait_for(|draining| *draining) => return Err(stopping()),
                 () = self.send.closed() => return Ok(()),
             }
         }
@@ -131,8 +136,9 @@ impl Reading {
 
     fn unreadable(&self, error: ReadError) -> Fault {
         match error {
-            ReadError::Trimmed => ends_of(&self.tail, &self.name)
-                .map_or_else(|fault| fault, |ends| ends.out_of_range(self.next.get(), &self.name)),
+            ReadError::Trimmed { .. } => {
+                ends_of(&self.tail, &self.name).map_or_else(|fault| fault, |ends| ends.out_of_range(self.next.get(), &self.name))
+            }
             error => {
                 let message = format!("{} from offset {} on cannot be read: {error}", self.name, self.next);
                 Fault::new(ErrorCode::CorruptLog, message).with("offset", self.next)
@@ -144,7 +150,10 @@ impl Reading {
     fn responses(&mut self, batches: &[StoredBatch], ends: Ends) -> Result<Vec<v1::FetchResponse>, Fault> {
         if self.packed {
             let mut response = response(ends);
-            for batch in batches.iter().take_while(|_| self.remaining > 0) {
+            for batch in batches {
+                if self.remaining == 0 {
+                    break;
+                }
                 response.batches.push(fetched_batch(batch));
                 let count = batch.append.count;
                 self.next = batch.append.base_offset.checked_add(count).expect("it was admitted");

@@ -9,7 +9,7 @@ use oncelog_proto::{
     v1::{self, broker_service_server::BrokerService},
 };
 use prost::Message;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -34,16 +34,25 @@ pub(crate) struct BrokerRpc {
     max_message_bytes: usize,
     fetches: Arc<Semaphore>,
     max_fetches: usize,
+    draining: watch::Receiver<bool>,
 }
 
 impl BrokerRpc {
-    pub(crate) fn new(open: Arc<OnceLock<Open>>, max_message_bytes: usize, max_fetches: usize) -> Self {
-        Self { open, max_message_bytes, fetches: Arc::new(Semaphore::new(max_fetches)), max_fetches }
+    pub(crate) fn new(
+        open: Arc<OnceLock<Open>>,
+        max_message_bytes: usize,
+        max_fetches: usize,
+        draining: watch::Receiver<bool>,
+    ) -> Self {
+        Self { open, max_message_bytes, fetches: Arc::new(Semaphore::new(max_fetches)), max_fetches, draining }
     }
 
     fn open(&self) -> Result<&Open, Fault> {
         self.open.get().ok_or_else(|| {
-            Fault::new(ErrorCode::BrokerNotAvailable, "the broker is reading its journal and takes no calls yet; nothing was done")
+            Fault::new(
+                ErrorCode::BrokerNotAvailable,
+                "the broker is reading its journal and takes no calls yet; nothing was done",
+            )
         })
     }
 
@@ -92,7 +101,7 @@ impl BrokerService for BrokerRpc {
             let message = format!("{most} Fetch streams are open; --max-fetches is {most}: end one, or raise it");
             Fault::new(ErrorCode::ResourceExhausted, message).with("max_fetches", most)
         })?;
-        Ok(Response::new(fetch::open(request.into_inner(), owner, reader.clone(), place).await?))
+        Ok(Response::new(fetch::open(request.into_inner(), owner, reader.clone(), place, self.draining.clone()).await?))
     }
 
     async fn create_topic(&self, request: Request<v1::CreateTopicRequest>) -> Result<Response<v1::CreateTopicResponse>, Status> {

@@ -163,6 +163,13 @@ impl Producers {
         }
     }
 
+    pub(super) fn restore_window(&mut self, id: ProducerId, partition: PartitionId, window: Window) -> Result<(), Contradiction> {
+        self.change(id, |producer| {
+            producer.set_window(partition, window);
+            Ok(())
+        })
+    }
+
     pub(super) fn init(
         &mut self,
         id: ProducerId,

@@ -30,7 +30,7 @@ pub enum SnapshotError {
 }
 
 impl State {
-    /// The state as chunks of about 256 KiB. A chunk of a producer in very many partitions is longer.
+    /// The state as chunks of at most a few hundred KiB.
     pub fn to_chunks(&self) -> Vec<Vec<u8>> {
         let mut chunks = Chunks::default();
         chunks.push(Item::Counters(Counters {
@@ -51,7 +51,13 @@ impl State {
             }));
         }
         for id in self.producers.ids() {
-            chunks.push(Item::Producer(producer_item(id, self.producers.get(id).expect("it is being iterated"))));
+            let producer = self.producers.get(id).expect("it is being iterated");
+            chunks.push(Item::Producer(producer_item(id, producer)));
+            // One that writes everywhere is told in parts: a chunk has to stay small.
+            let windows: Vec<_> = producer.all_windows().map(window_item).collect();
+            for windows in windows.chunks(WINDOWS_PER_ITEM) {
+                chunks.push(Item::Windows(WindowsItem { producer: id.get(), windows: windows.to_vec() }));
+            }
         }
         chunks.finish()
     }
@@ -81,6 +87,10 @@ impl State {
             }
             Item::Topic(topic) => self.restore_topic(&topic)?,
             Item::Producer(producer) => self.restore_producer(&producer)?,
+            Item::Windows(item) => {
+                let id = number(item.producer)?;
+                item.windows.iter().try_for_each(|window| self.restore_window(id, window))?;
+            }
         }
         Ok(())
     }
@@ -104,15 +114,16 @@ impl State {
         };
         let mut producer = Producer::new(number(item.epoch)?, token, Timestamp::from_micros(item.last_seen_micros));
         producer.written = item.written;
-        for window in &item.windows {
-            let slots: Vec<_> = window.slots.iter().map(slot).collect::<Result<_, _>>()?;
-            let restored = Window::restore(number(window.epoch)?, number(window.next)?, &slots);
-            producer.set_window(PartitionId(window.partition), restored.ok_or(OUT_OF_RANGE)?);
-        }
         for closed in &item.closed {
             producer.close(TopicPartition::parse(&closed.topic, closed.partition).map_err(|_| OUT_OF_RANGE)?);
         }
         self.producers.insert(number::<_, ProducerId>(item.id)?, producer)
+    }
+
+    fn restore_window(&mut self, producer: ProducerId, window: &WindowItem) -> Result<(), Contradiction> {
+        let slots: Vec<_> = window.slots.iter().map(slot).collect::<Result<_, _>>()?;
+        let restored = Window::restore(number(window.epoch)?, number(window.next)?, &slots).ok_or(OUT_OF_RANGE)?;
+        self.producers.restore_window(producer, PartitionId(window.partition), restored)
     }
 }
 
@@ -132,18 +143,6 @@ fn slot(item: &SlotItem) -> Result<Slot, Contradiction> {
 }
 
 fn producer_item(id: ProducerId, producer: &Producer) -> ProducerItem {
-    let slot_item = |slot: &Slot| SlotItem {
-        base_offset: slot.base_offset.get(),
-        time_micros: slot.time.as_micros(),
-        count: slot.count.get(),
-        checksum: slot.checksum,
-    };
-    let window_item = |(partition, window): (PartitionId, &Window)| WindowItem {
-        partition: partition.0,
-        epoch: Epoch::get(window.epoch()),
-        next: Sequence::get(window.next()),
-        slots: window.slots().iter().map(slot_item).collect(),
-    };
     let closed_item =
         |name: &TopicPartition| ClosedItem { topic: name.topic.to_string(), partition: PartitionIndex::get(name.partition) };
     ProducerItem {
@@ -152,8 +151,22 @@ fn producer_item(id: ProducerId, producer: &Producer) -> ProducerItem {
         token: producer.token.map_or_else(Vec::new, |token| token.0.to_vec()),
         written: producer.written,
         last_seen_micros: producer.last_seen.as_micros(),
-        windows: producer.all_windows().map(window_item).collect(),
         closed: producer.closed().iter().map(closed_item).collect(),
+    }
+}
+
+fn window_item((partition, window): (PartitionId, &Window)) -> WindowItem {
+    let slot_item = |slot: &Slot| SlotItem {
+        base_offset: slot.base_offset.get(),
+        time_micros: slot.time.as_micros(),
+        count: slot.count.get(),
+        checksum: slot.checksum,
+    };
+    WindowItem {
+        partition: partition.0,
+        epoch: Epoch::get(window.epoch()),
+        next: Sequence::get(window.next()),
+        slots: window.slots().iter().map(slot_item).collect(),
     }
 }
 
@@ -174,16 +187,19 @@ impl Chunks {
     }
 
     fn finish(mut self) -> Vec<Vec<u8>> {
-        self.done.push(self.current);
+        if !self.current.is_empty() {
+            self.done.push(self.current);
+        }
         self.done
     }
 }
 
 const CHUNK_BYTES: usize = 256 << 10;
+const WINDOWS_PER_ITEM: usize = 1_000;
 
 #[derive(Message)]
 struct SnapshotItem {
-    #[prost(oneof = "Item", tags = "1, 2, 3")]
+    #[prost(oneof = "Item", tags = "1, 2, 3, 4")]
     item: Option<Item>,
 }
 
@@ -195,6 +211,8 @@ enum Item {
     Topic(TopicItem),
     #[prost(message, tag = "3")]
     Producer(ProducerItem),
+    #[prost(message, tag = "4")]
+    Windows(WindowsItem),
 }
 
 #[derive(Message)]
@@ -240,12 +258,19 @@ struct ProducerItem {
     #[prost(uint64, tag = "5")]
     last_seen_micros: u64,
     #[prost(message, repeated, tag = "6")]
-    windows: Vec<WindowItem>,
-    #[prost(message, repeated, tag = "7")]
     closed: Vec<ClosedItem>,
 }
 
+/// Windows of the producer in the item before.
 #[derive(Message)]
+struct WindowsItem {
+    #[prost(int64, tag = "1")]
+    producer: i64,
+    #[prost(message, repeated, tag = "2")]
+    windows: Vec<WindowItem>,
+}
+
+#[derive(Clone, PartialEq, Message)]
 struct WindowItem {
     #[prost(uint32, tag = "1")]
     partition: u32,
@@ -257,7 +282,7 @@ struct WindowItem {
     slots: Vec<SlotItem>,
 }
 
-#[derive(Message)]
+#[derive(Clone, PartialEq, Message)]
 struct SlotItem {
     #[prost(int64, tag = "1")]
     base_offset: i64,

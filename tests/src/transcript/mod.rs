@@ -10,8 +10,8 @@ mod text;
 
 use std::fmt::Write as _;
 
-pub use request::{Call, Request};
 use request::parse;
+pub use request::{Call, Request};
 
 /// One block of a transcript.
 #[derive(Debug)]

@@ -99,12 +99,12 @@ impl PureBroker {
             if clean && index == halfway {
                 state = State::from_chunks(state.to_chunks()).expect("a snapshot can be read back");
             }
-            for entry in &group.entries {
-                state.apply(entry, group.time).expect("the journal is sound");
+            for entry in group.entries() {
+                state.apply(entry, group.time()).expect("the journal is sound");
             }
         }
         assert_eq!(&state, self.pipeline.state(), "replay leads to the state that was lived");
-        let last = self.journal.last().map(|group| group.time);
+        let last = self.journal.last().map(|group| group.time());
         self.pipeline = Pipeline::open(options(&self.config), state, last, self.now);
         self.settle();
     }
@@ -163,8 +163,8 @@ impl PureBroker {
     fn fetched(&self, partition: PartitionId, ends: Ends, first: i64, most: usize) -> v1::FetchResponse {
         let mut records = Vec::new();
         for group in &self.journal {
-            let mut payloads = group.payloads.iter();
-            for entry in &group.entries {
+            let mut payloads = group.payloads().iter();
+            for entry in group.entries() {
                 let Entry::Append(append) = entry else { continue };
                 let data = payloads.next().expect("an append has a payload").clone();
                 if append.partition != partition {
@@ -224,5 +224,5 @@ fn produced(request: &v1::ProduceRequest, answer: Answer) -> Vec<String> {
 }
 
 fn options(config: &Config) -> Options {
-    config.pipeline_options(1 << 20, 0)
+    config.pipeline_options(config.journal_options(0).group_limit(), 0)
 }
