@@ -52,6 +52,7 @@ mod reserve;
 mod retention;
 mod scan;
 mod segment_header;
+mod sim_content;
 mod snapshot_file;
 mod snapshot_writer;
 mod stats;
