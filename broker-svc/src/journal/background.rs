@@ -149,7 +149,7 @@ impl Background {
 
     fn begin_spare(&mut self) -> io::Result<u64> {
         let disk = &*self.shared.disk;
-        let highest = disk.list()?.iter().filter_map(|name| match FileName::parse(name) {
+        let highest = disk.list()?.into_iter().filter_map(|name| match FileName::parse(&name) {
             Some(FileName::Spare(number)) => Some(number),
             _ => None,
         });

@@ -142,6 +142,8 @@ const fn round_up_u64(len: u64) -> u64 {
 
 /// Groups start at multiples of this and are padded with zeros, so that no commit rewrites a page with acknowledged bytes.
 pub(super) const BLOCK: usize = 4096;
+/// An empty block, or what pads one.
+pub(super) static ZEROS: [u8; BLOCK] = [0; BLOCK];
 
 const MAGIC: &[u8; 8] = b"OLGROUP\0";
 const VERSION: u16 = 1;

@@ -53,6 +53,7 @@ mod retention;
 mod room;
 mod scan;
 mod segment_header;
+mod sim_content;
 mod snapshot_file;
 mod snapshot_writer;
 mod stats;

@@ -52,9 +52,6 @@ pub struct Position {
 }
 
 impl Position {
-    /// Length of the encoded form.
-    pub(super) const LEN: usize = 48;
-
     /// The group that ends here; [`GroupNumber::NONE`] before the first.
     pub const fn group(&self) -> GroupNumber {
         self.group
@@ -110,7 +107,7 @@ mod tests {
             Position { segment: 1, salt: 2, byte: 3, group: GroupNumber::new(4), time: Timestamp::from_micros(5), chain: 6 };
         let mut bytes = Vec::new();
         position.encode(&mut bytes);
-        assert_eq!(bytes.len(), Position::LEN);
+        assert_eq!(bytes.len(), 48);
         assert_eq!(Position::decode(&mut &bytes[..]).expect("complete"), position);
     }
 }

@@ -13,6 +13,7 @@ use std::{
 use super::{
     disk::{Disk, DiskFile, FileSystem, LockGuard},
     random::Random,
+    sim_content::{NameChange, SimContent},
 };
 
 /// An operation that changes something, as faults name it.
@@ -271,7 +272,7 @@ impl DiskFile for SimFile {
     }
 
     fn write_at(&self, slices: &[IoSlice<'_>], position: u64) -> io::Result<()> {
-        let bytes = slices.concat();
+        let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
         self.with(|state, id| {
             state.room_for(id, position + bytes.len() as u64)?;
             let judged = state.change(Operation::Write);
@@ -410,91 +411,3 @@ impl State {
         self.files.get_mut(&id).expect("a file lives as long as the run")
     }
 }
-
-#[derive(Clone, Debug)]
-enum NameChange {
-    Made(String, u64),
-    Renamed(String, String),
-    Removed(String),
-}
-
-impl NameChange {
-    fn apply(self, names: &mut BTreeMap<String, u64>) {
-        match self {
-            Self::Made(name, id) => {
-                names.insert(name, id);
-            }
-            Self::Renamed(from, to) => {
-                if let Some(id) = names.remove(&from) {
-                    names.insert(to, id);
-                }
-            }
-            Self::Removed(name) => {
-                names.remove(&name);
-            }
-        }
-    }
-}
-
-#[derive(Clone, Debug, Default)]
-struct SimContent {
-    seen: Vec<u8>,
-    durable: Vec<u8>,
-    /// Pages written since the last sync, by number.
-    unsynced: BTreeSet<usize>,
-    length_unsynced: bool,
-}
-
-impl SimContent {
-    fn write(&mut self, bytes: &[u8], position: u64) {
-        let from = usize::try_from(position).expect("in memory");
-        let to = from + bytes.len();
-        if self.seen.len() < to {
-            self.resize(to as u64);
-        }
-        self.seen[from..to].copy_from_slice(bytes);
-        if !bytes.is_empty() {
-            self.unsynced.extend(from / PAGE..=(to - 1) / PAGE);
-        }
-    }
-
-    fn resize(&mut self, len: u64) {
-        let (old, len) = (self.seen.len(), usize::try_from(len).expect("in memory"));
-        self.seen.resize(len, 0);
-        // Cut and made longer again: what the durable content has there is older than the zeros.
-        if old < len && old < self.durable.len() {
-            self.unsynced.extend(old / PAGE..=(len - 1) / PAGE);
-        }
-        self.length_unsynced = true;
-    }
-
-    fn sync(&mut self) {
-        self.durable.resize(self.seen.len(), 0);
-        for page in std::mem::take(&mut self.unsynced) {
-            self.keep(page);
-        }
-        self.length_unsynced = false;
-    }
-
-    /// Makes one page durable, as far as both contents reach.
-    fn keep(&mut self, page: usize) {
-        let end = ((page + 1) * PAGE).min(self.seen.len()).min(self.durable.len());
-        let start = (page * PAGE).min(end);
-        self.durable[start..end].copy_from_slice(&self.seen[start..end]);
-    }
-
-    fn crash(&mut self, random: &mut Random) {
-        if self.length_unsynced && random.below(2) == 0 {
-            self.durable.resize(self.seen.len(), 0);
-        }
-        for page in std::mem::take(&mut self.unsynced) {
-            if random.below(2) == 0 {
-                self.keep(page);
-            }
-        }
-        self.seen.clone_from(&self.durable);
-        self.length_unsynced = false;
-    }
-}
-
-const PAGE: usize = 4096;

@@ -11,7 +11,7 @@
 use super::{
     disk::{DiskFile, read_vec},
     error::OpenError,
-    group_header::{BLOCK, GroupHeader, HeaderFault, Mark},
+    group_header::{BLOCK, GroupHeader, HeaderFault, Mark, ZEROS},
     position::{GroupNumber, Position},
     scan::{Cursor, Directory, Invalid},
     segment_header::SegmentHeader,
@@ -144,22 +144,23 @@ fn look_behind(file: &dyn DiskFile, end: Position) -> std::io::Result<Behind> {
         if bytes.is_empty() {
             return Ok(behind);
         }
-        if let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
-            behind.last_byte = Some(position + last as u64);
-            for (block, at) in bytes.chunks(BLOCK).zip((position..).step_by(BLOCK)) {
-                // The group in question is no witness of itself.
-                if at == end.byte || behind.proof.is_some() {
-                    continue;
-                }
-                behind.proof = match GroupHeader::decode(block, end.salt) {
-                    Ok((header, _)) if (header.segment, header.start) != (end.segment, at) => None,
-                    Ok((header, _)) if header.durable >= lost || (header.mark == Mark::Clean && header.group > lost) => {
-                        Some(Proof::Durable { group: header.group, at })
-                    }
-                    Err(fault @ HeaderFault::Newer(..)) => Some(Proof::Newer(fault.to_string())),
-                    Ok(_) | Err(_) => None,
-                };
+        for (block, at) in bytes.chunks(BLOCK).zip((position..).step_by(BLOCK)) {
+            if *block == ZEROS[..block.len()] {
+                continue;
             }
+            behind.last_byte = block.iter().rposition(|byte| *byte != 0).map(|last| at + last as u64);
+            // The group in question is no witness of itself.
+            if at == end.byte || behind.proof.is_some() {
+                continue;
+            }
+            behind.proof = match GroupHeader::decode(block, end.salt) {
+                Ok((header, _)) if (header.segment, header.start) != (end.segment, at) => None,
+                Ok((header, _)) if header.durable >= lost || (header.mark == Mark::Clean && header.group > lost) => {
+                    Some(Proof::Durable { group: header.group, at })
+                }
+                Err(fault @ HeaderFault::Newer(..)) => Some(Proof::Newer(fault.to_string())),
+                Ok(_) | Err(_) => None,
+            };
         }
         position += bytes.len() as u64;
     }

@@ -13,7 +13,7 @@ use super::{
     entry_codec,
     error::{Fatal, WriteError},
     group::Group,
-    group_header::{BLOCK, GroupHeader, Mark, round_up},
+    group_header::{GroupHeader, Mark, ZEROS, round_up},
     names::FileName,
     new_segment::{self, Room},
     options::{GroupLimit, MARKER_ROOM, MIN_SEGMENT_BYTES},
@@ -175,7 +175,8 @@ impl Journal {
     pub fn write_marker(&mut self, clean: bool) -> Result<(), Fatal> {
         self.check_alive()?;
         assert!(self.pending.is_none(), "one group is in flight at a time");
-        if if clean { self.clean } else { self.witnessed } {
+        let needless = if clean { self.clean } else { self.witnessed };
+        if needless {
             return Ok(());
         }
         self.head.clear();
@@ -334,6 +335,3 @@ impl Journal {
         act(&self.active).inspect_err(|_| self.failed = true).map_err(Fatal::new(doing, &self.active.name))
     }
 }
-
-/// Pads the last block of a group.
-static ZEROS: [u8; BLOCK] = [0; BLOCK];

@@ -1,0 +1,205 @@
+//! A disk that fails, lies or is full.
+
+use broker_svc::{
+    entry::{Entry, PartitionId, Trimmed},
+    journal::{
+        OpenError, Options, Retention, SnapshotError, Step, WriteError,
+        sim_disk::{Operation, SimDisk},
+    },
+};
+use oncelog_proto::Timestamp;
+
+use crate::support::{Broker, offset, options, payload};
+
+#[test]
+fn a_failed_write_is_fatal_and_stays_so() {
+    let disk = SimDisk::new();
+    let mut broker = Broker::open(&disk).expect("opens");
+    broker.commit_bytes(10);
+    disk.fail(Operation::Write, 0);
+    assert!(matches!(broker.write(&[(0, payload(1, 9000))]), Err(WriteError::Fatal(_))));
+    assert!(matches!(broker.write(&[(0, payload(1, 10))]), Err(WriteError::Fatal(_))));
+    assert!(broker.journal.sync().is_err());
+    assert!(broker.journal.write_marker(true).is_err());
+    let (expected, broker) = (broker.state.clone(), broker.reopen().expect("opens"));
+    assert_eq!(broker.state, expected, "half a group is no group");
+}
+
+#[test]
+fn a_failed_sync_is_fatal_and_its_pages_are_written_again_by_the_next_opening() {
+    for seed in 0..40 {
+        let disk = SimDisk::new();
+        let mut broker = Broker::open(&disk).expect("opens");
+        broker.commit_bytes(10);
+        let written = broker.write(&[(0, payload(1, 9000))]).expect("room");
+        disk.fail(Operation::Sync, 0);
+        assert!(broker.journal.sync().is_err());
+        assert!(broker.journal.sync().is_err(), "never tried again as if nothing had happened");
+        assert_eq!(broker.read_from(0, 0).expect("readable").len(), 1, "what was not synced is not read");
+        drop(broker);
+        // The process ends. The page cache still has the group, and calls it clean; the disk never got it.
+        disk.restart();
+        let broker = Broker::open(&disk).expect("opens");
+        assert_eq!(broker.state, written);
+        disk.crash(seed);
+        let broker = Broker::open(&disk).expect("opens");
+        assert_eq!(broker.state, written, "what an opening told is durable");
+        broker.check_log();
+    }
+}
+
+#[test]
+fn a_failure_while_a_segment_is_rolled_is_fatal() {
+    for (operation, times) in [(Operation::Sync, 2), (Operation::SyncDir, 1), (Operation::Name, 2)] {
+        for nth in 0..times {
+            let disk = SimDisk::new();
+            let mut broker = Broker::open(&disk).expect("opens");
+            broker.commit_bytes(900_000);
+            disk.fail(operation, nth);
+            assert!(matches!(broker.write(&[(0, payload(1, 900_000))]), Err(WriteError::Fatal(_))), "{operation:?} {nth}");
+            let (expected, broker) = (broker.state.clone(), broker.reopen().expect("opens"));
+            assert_eq!(broker.state, expected);
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_and_goes_on_when_there_is_room() {
+    let disk = SimDisk::new();
+    let mut broker = Broker::open(&disk).expect("opens");
+    broker.commit_bytes(900_000);
+    disk.set_capacity(Some(disk.used() + 1000));
+    let before = disk.content("00000000000000000001.log");
+    for _ in 0..3 {
+        match broker.write(&[(0, payload(1, 900_000))]) {
+            Err(WriteError::NoSpace(e)) => assert_eq!((e.needed, e.free), (1 << 20, 1000)),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(disk.content("00000000000000000001.log"), before, "nothing was written");
+    }
+    broker.commit_bytes(1000);
+    broker.check_log();
+    disk.set_capacity(None);
+    broker.commit_bytes(900_000);
+    let (expected, broker) = (broker.state.clone(), broker.reopen().expect("opens"));
+    assert_eq!(broker.state, expected);
+    broker.check_log();
+}
+
+#[test]
+fn the_ballast_lets_a_full_disk_snapshot_trim_and_go_on() {
+    let disk = SimDisk::new();
+    let with = |disk: &SimDisk| Options { ballast_bytes: 2 << 20, ..options(disk) };
+    let mut broker = Broker::open_with(&disk, with(&disk)).expect("opens");
+    broker.tidy();
+    assert!(disk.names().contains(&"BALLAST".to_owned()));
+    for _ in 0..4 {
+        broker.commit_bytes(900_000);
+    }
+    broker.tidy();
+    broker.snapshot();
+    broker.commit_bytes(1000);
+    disk.set_capacity(Some(disk.used()));
+    // Nothing grows any more, but for what makes room.
+    broker.snapshot();
+    assert!(!disk.names().contains(&"BALLAST".to_owned()));
+    assert!(matches!(broker.commit(&[(0, payload(9, 900_000))]), Err(WriteError::NoSpace(_))));
+    let limits = Retention { bytes: Some(0), age: None };
+    let (through_segment, partitions) = broker.journal.plan_trim(limits, Timestamp::default()).expect("three may go");
+    assert_eq!(through_segment, 3);
+    broker.commit_entry(Entry::Trim { through_segment, partitions }).expect("urgent enough for the ballast");
+    disk.set_capacity(Some(disk.used()));
+    broker.tidy();
+    broker.commit_bytes(900_000);
+    broker.commit_bytes(900_000);
+    disk.set_capacity(None);
+    broker.tidy();
+    assert!(disk.names().contains(&"BALLAST".to_owned()), "taken back when there is plenty");
+}
+
+#[test]
+fn a_trim_gets_a_small_segment_from_the_ballast() {
+    let disk = SimDisk::new();
+    let with = Options { ballast_bytes: 1 << 20, segment_bytes: 2 << 20, ..options(&disk) };
+    let mut broker = Broker::open_with(&disk, with).expect("opens");
+    broker.tidy();
+    broker.commit_bytes(1_000_000);
+    // Fill the active segment so that not even a small group fits.
+    while broker.journal.stats().segments == 1 {
+        disk.set_capacity(Some(disk.used()));
+        if broker.commit(&[(0, payload(3, 5_000))]).is_err() {
+            break;
+        }
+    }
+    let partitions = vec![Trimmed { partition: PartitionId(0), log_start: offset(0), bytes: 0 }];
+    broker.commit_entry(Entry::Trim { through_segment: 0, partitions }).expect("from the ballast");
+    assert!(!disk.names().contains(&"BALLAST".to_owned()));
+    assert_eq!(disk.content("00000000000000000002.log").expect("rolled").len(), 1 << 20);
+    let (expected, broker) = (broker.state.clone(), {
+        disk.set_capacity(None);
+        broker.reopen().expect("opens")
+    });
+    assert_eq!(broker.state, expected);
+}
+
+#[test]
+fn an_opening_on_a_full_disk_spends_the_ballast_or_says_so() {
+    let disk = SimDisk::new();
+    let with = |disk: &SimDisk| Options { ballast_bytes: 1 << 20, segment_bytes: 2 << 20, ..options(disk) };
+    let mut broker = Broker::open_with(&disk, with(&disk)).expect("opens");
+    broker.tidy();
+    broker.commit_bytes(1000);
+    let expected = broker.state.clone();
+    drop(broker);
+    // Somebody else took what the sealed segment gives back.
+    disk.set_capacity(Some(1 << 20));
+    let broker = Broker::open_with(&disk, with(&disk)).expect("opens with the ballast");
+    assert_eq!(broker.state, expected);
+    drop(broker);
+    disk.set_capacity(Some(0));
+    assert!(matches!(Broker::open_with(&disk, with(&disk)), Err(OpenError::NoSpace(_))));
+    disk.set_capacity(None);
+    assert_eq!(Broker::open_with(&disk, with(&disk)).expect("opens").state, expected);
+}
+
+#[test]
+fn a_snapshot_or_spare_that_fails_is_dropped_and_tried_again() {
+    let disk = SimDisk::new();
+    let mut broker = Broker::open_with(&disk, Options { spares: 1, ..options(&disk) }).expect("opens");
+    let at = broker.commit_bytes(10);
+    let writer = broker.journal.snapshot_writer();
+    for operation in [Operation::Write, Operation::Sync] {
+        disk.fail(operation, 0);
+        assert!(matches!(writer.write(at, &mut broker.state.chunks()), Err(SnapshotError::Dropped { .. })));
+    }
+    disk.fail(Operation::SyncDir, 0);
+    assert!(matches!(writer.write(at, &mut broker.state.chunks()), Err(SnapshotError::Fatal(_))));
+    writer.write(at, &mut broker.state.chunks()).expect("the disk works again");
+
+    disk.fail(Operation::Sync, 0);
+    let mut postponed = 0;
+    for _ in 0..20 {
+        postponed += usize::from(matches!(broker.background.step().expect("not fatal"), Step::Postponed { .. }));
+    }
+    assert_eq!(postponed, 1);
+    assert_eq!(broker.journal.stats().spares, 1);
+    assert!(!disk.names().iter().any(|name| name.ends_with("unfinished")), "{:?}", disk.names());
+}
+
+#[test]
+fn a_spare_becomes_the_next_segment() {
+    let disk = SimDisk::new();
+    let mut broker = Broker::open_with(&disk, Options { spares: 2, ..options(&disk) }).expect("opens");
+    broker.tidy();
+    assert_eq!(broker.journal.stats().spares, 2);
+    disk.set_capacity(Some(disk.used()));
+    for spares in [2, 1, 0] {
+        broker.commit_bytes(900_000);
+        assert_eq!(broker.journal.stats().spares, spares, "no space was needed");
+    }
+    assert!(matches!(broker.commit(&[(0, payload(9, 900_000))]), Err(WriteError::NoSpace(_))));
+    disk.set_capacity(None);
+    let (expected, broker) = (broker.state.clone(), broker.reopen().expect("opens"));
+    assert_eq!(broker.state, expected);
+    broker.check_log();
+}
