@@ -1,1 +1,27 @@
-//! x
+//! What both services stand behind: everything between the network and a service's own handlers that has nothing to do with
+//! records.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`accept`] | which connections get in: their number, their silence, their socket options |
+//! | [`server`] | the HTTP/2 settings of every gRPC server |
+//! | [`deadline`] | what a caller hears whose deadline has passed |
+//! | [`health`] | the one truth about readiness, as `grpc.health.v1` and for the admin port |
+//! | [`reflection`] | the contract, served to grpcurl and its kind |
+//! | [`admin`] | the plain HTTP port for probes and metrics |
+//! | [`telemetry`] | the log |
+//! | [`shutdown`] | the signals that end a process |
+//!
+//! A service starts in this order: [`shutdown::Signals::register`], [`telemetry::init`], [`health::Health::new`] (not ready),
+//! [`accept::Incoming::bind`], [`admin::Admin::bind`], [`server::builder`]; then [`health::Health::ready`]. It ends in this one:
+//! [`health::Health::draining`], a moment for load balancers to see it, [`health::Health::end_watches`], then the signal that
+//! tonic's `serve_with_incoming_shutdown` waits for.
+
+pub mod accept;
+pub mod admin;
+pub mod deadline;
+pub mod health;
+pub mod reflection;
+pub mod server;
+pub mod shutdown;
+pub mod telemetry;

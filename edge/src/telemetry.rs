@@ -1,0 +1,66 @@
+//! The log: one line an event, on stderr, as text for people or JSON for machines.
+
+use std::{env, io};
+
+use anyhow::Context;
+use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Opens the process's log. What is logged is said by the environment variable `ONCELOG_LOG`, else by `RUST_LOG`, else by
+/// `filter`, in the syntax of tracing's `EnvFilter`: `info`, or `info,broker_svc=debug`. The HTTP libraries below are held to
+/// warnings unless they are named.
+///
+/// # Errors
+/// The filter cannot be read, or the process has a log already.
+pub fn init(service: &str, format: LogFormat, filter: &str) -> anyhow::Result<()> {
+    let (source, directives) = directives(filter);
+    let filter = EnvFilter::try_new(quieted(&directives)).with_context(|| {
+        format!("{source} is {directives:?}; use a level (info) or targets with levels (info,broker_svc=debug)")
+    })?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    let lines = match format {
+        LogFormat::Text => lines.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    tracing_subscriber::registry().with(lines.with_filter(filter)).try_init().context("the log was opened before")?;
+    tracing::info!(service, version = env!("CARGO_PKG_VERSION"), "starting");
+    Ok(())
+}
+
+fn directives(default: &str) -> (&'static str, String) {
+    for name in ["ONCELOG_LOG", "RUST_LOG"] {
+        if let Some(value) = env::var(name).ok().filter(|v| !v.is_empty()) {
+            return (name, value);
+        }
+    }
+    ("the log filter", default.to_owned())
+}
+
+/// Later directives win over earlier ones of the same target, so what the user names stays as named.
+fn quieted(directives: &str) -> String {
+    format!("{QUIET},{directives}")
+}
+
+const QUIET: &str = "h2=warn,hyper=warn,hyper_util=warn,tower=warn,tonic=warn,axum=warn";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_are_quiet_unless_they_are_named() {
+        let shown = |directives: &str| EnvFilter::try_new(quieted(directives)).expect("valid").to_string();
+        assert!(shown("debug").contains("h2=warn"));
+        assert!(shown("debug,h2=trace").contains("h2=trace"));
+        assert!(!shown("debug,h2=trace").contains("h2=warn"));
+    }
+}
