@@ -1,1 +1,3 @@
 //! x
+pub mod accumulator;
+pub mod session;
