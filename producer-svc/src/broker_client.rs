@@ -9,7 +9,10 @@ mod answer;
 use std::{collections::HashSet, time::Duration};
 
 use oncelog_proto::{
-    Epoch, ErrorCode, Fault, ProducerId, TopicName, fault::ERROR_DOMAIN, topic::PartitionCount, v1,
+    Epoch, ErrorCode, Fault, ProducerId, TopicName,
+    fault::ERROR_DOMAIN,
+    topic::PartitionCount,
+    v1,
     v1::{Acks, broker_service_client::BrokerServiceClient},
 };
 use tokio::time::{Instant, timeout_at};
@@ -80,7 +83,13 @@ impl BrokerClient {
     }
 
     /// Calls `InitProducerId` and follows its pages.
-    pub(crate) async fn init(self, init: InitId, recover: Option<(ProducerId, Epoch)>, token: String, timeout: Duration) -> Event {
+    pub(crate) async fn init(
+        self,
+        init: InitId,
+        recover: Option<(ProducerId, Epoch)>,
+        token: String,
+        timeout: Duration,
+    ) -> Event {
         match self.init_pages(recover, token, Instant::now() + timeout).await {
             Ok(answer) => Event::InitAnswered { init, answer },
             Err(failure) => Event::InitFailed { init, failure },

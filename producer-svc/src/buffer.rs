@@ -44,7 +44,9 @@ impl Buffer {
                 "the records of the request take {bytes} bytes; buffer.memory is {}; send fewer at once or raise it",
                 self.capacity
             );
-            return Err(Fault::new(ErrorCode::MessageTooLarge, message).with("bytes", bytes).with("buffer_memory", self.capacity));
+            return Err(Fault::new(ErrorCode::MessageTooLarge, message)
+                .with("bytes", bytes)
+                .with("buffer_memory", self.capacity));
         };
         // Nobody overtakes: where there is a line, this fails although there might be enough for a small one.
         if let Ok(permit) = Arc::clone(&self.free).try_acquire_many_owned(permits) {

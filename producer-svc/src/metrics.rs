@@ -50,7 +50,12 @@ impl Metrics {
         ];
         family("records_total", "counter", "Records whose outcome was told.", &outcomes);
         family("produce_calls_total", "counter", "Produce calls sent to the broker.", &[("", self.produce_calls.get())]);
-        family("produce_failures_total", "counter", "Produce calls that were not answered.", &[("", self.produce_failures.get())]);
+        family(
+            "produce_failures_total",
+            "counter",
+            "Produce calls that were not answered.",
+            &[("", self.produce_failures.get())],
+        );
         family("init_calls_total", "counter", "InitProducerId calls sent to the broker.", &[("", self.init_calls.get())]);
         family("alarms_total", "counter", "What an operator has to hear of; see the log.", &[("", self.alarms.get())]);
         family("buffer_memory_bytes", "gauge", "buffer.memory.", &[("", buffer_capacity as u64)]);

@@ -4,7 +4,7 @@
 //! it waits for the outcome of what it took in, then for the answers to reach their callers. Each wait has a bound; what is
 //! still open at the end of it is told as unknown, if anybody can still be told.
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use oncelog_edge::{
@@ -66,7 +66,7 @@ impl Producer {
             None => None,
         };
         let (stop, stopping) = watch::channel(false);
-        let mut health = Health::new(SERVICES).await;
+        let health = Health::new(SERVICES).await;
 
         let metrics = Arc::<Metrics>::default();
         let buffer = Buffer::new(settings.buffer_memory);
@@ -93,7 +93,7 @@ impl Producer {
             .add_service(reflection::v1(SERVICES))
             .add_service(reflection::v1alpha(SERVICES))
             .serve_with_incoming_shutdown(incoming, stopped(stopping.clone()));
-        let producer = Self {
+        let mut producer = Self {
             local_addr,
             admin_addr,
             shutdown_timeout: settings.shutdown_timeout,
@@ -104,12 +104,11 @@ impl Producer {
                 // Served to the very end: a drain is something to be seen.
                 tokio::spawn(admin.serve(health.readiness(), text, std::future::pending()))
             }),
-            health: {
-                health.ready().await;
-                health
-            },
+            health,
             stop,
         };
+        // Ready although the broker may be away: until it comes, buffer.memory takes in what topics that are known get.
+        producer.health.ready().await;
         tracing::info!(listen = %local_addr, admin = ?admin_addr, broker = %settings.broker, "ready");
         Ok(producer)
     }
@@ -157,7 +156,7 @@ impl Producer {
             }
         };
         let served = match timeout(ANSWERS, &mut self.server).await {
-            Ok(ended) => ended.context("the server's task ended wrongly").flatten(),
+            Ok(ended) => ended.context("the server's task ended wrongly").and_then(|served| served),
             Err(_) => {
                 tracing::warn!("callers that did not read their answers were cut off");
                 Ok(())
@@ -177,11 +176,9 @@ impl Drop for Producer {
     }
 }
 
-fn stopped(mut stopping: watch::Receiver<bool>) -> impl Future<Output = ()> {
-    async move {
-        // A sender that is gone stops it as well.
-        let _ = stopping.wait_for(|stop| *stop).await;
-    }
+async fn stopped(mut stopping: watch::Receiver<bool>) {
+    // A sender that is gone stops it as well.
+    let _ = stopping.wait_for(|stop| *stop).await;
 }
 
 fn tell(settings: &Settings) {

@@ -153,7 +153,9 @@ impl<D: Describe> Topics<D> {
                     self.lock().remove(&topic);
                     return answer.send_modify(|question| *question = Question::Answered(Err(fault)));
                 }
-                Err(DescribeError::Unreachable(reason)) => answer.send_modify(|question| *question = Question::Open(Some(reason))),
+                Err(DescribeError::Unreachable(reason)) => {
+                    answer.send_modify(|question| *question = Question::Open(Some(reason)))
+                }
             }
             sleep(self.backoff).await;
             // Looked at under the lock, or somebody could join a question that is being given up. The entry itself holds one
@@ -237,7 +239,8 @@ mod tests {
             if topic.as_str() == "missing" {
                 return Err(DescribeError::Refused(Fault::new(ErrorCode::UnknownTopicOrPartition, "no")));
             }
-            PartitionCount::new(self.partitions.load(Ordering::Relaxed)).map_err(|_| DescribeError::Unreachable("away".to_owned()))
+            PartitionCount::new(self.partitions.load(Ordering::Relaxed))
+                .map_err(|_| DescribeError::Unreachable("away".to_owned()))
         }
     }
 
@@ -297,7 +300,7 @@ mod tests {
         let (fake, topics) = fake(3);
         topics.count(&name("t"), None, in_a_minute()).await.expect("known");
         topics.forget(&name("t"));
-        topics.forget(&name("never seen"));
+        topics.forget(&name("never-seen"));
         fake.partitions.store(5, Ordering::Relaxed);
         assert_eq!(topics.count(&name("t"), None, in_a_minute()).await.map(PartitionCount::get), Ok(5));
     }

@@ -24,7 +24,10 @@ fn names(count: usize) -> Vec<String> {
 }
 
 /// Sends `count` records at once, each in a call of its own, and expects all of them to succeed.
-async fn send_at_once(client: &oncelog_proto::v1::producer_service_client::ProducerServiceClient<tonic::transport::Channel>, count: usize) {
+async fn send_at_once(
+    client: &oncelog_proto::v1::producer_service_client::ProducerServiceClient<tonic::transport::Channel>,
+    count: usize,
+) {
     let mut calls = JoinSet::new();
     for i in 0..count {
         let mut client = client.clone();
@@ -35,8 +38,11 @@ async fn send_at_once(client: &oncelog_proto::v1::producer_service_client::Produ
     }
 }
 
+/// A tag, and the partition it belongs to.
+type Place = (Option<i64>, i32, (String, i32), i64);
+
 /// The attempts by tag.
-fn attempts(seen: Vec<Seen>) -> BTreeMap<(Option<i64>, i32, (String, i32), i64), Vec<Seen>> {
+fn attempts(seen: Vec<Seen>) -> BTreeMap<Place, Vec<Seen>> {
     let mut attempts = BTreeMap::<_, Vec<Seen>>::new();
     for batch in seen {
         attempts.entry((batch.producer, batch.epoch, batch.partition.clone(), batch.base)).or_default().push(batch);
@@ -80,8 +86,13 @@ async fn a_resent_batch_has_the_same_tag_and_the_same_bytes() {
     .await;
     let settings = [("linger.ms", "1"), ("batch.size", "100"), ("retry.backoff.ms", "1"), ("retry.backoff.max.ms", "5")];
     let (_producer, client) = broker.producer(&settings).await;
-    send_at_once(&client, 300).await;
-    assert_eq!(broker.all_values("t"), names(300));
+    for round in 1..=20 {
+        send_at_once(&client, 15).await;
+        assert_eq!(broker.all_values("t").len(), 15 * round);
+    }
+    let mut all: Vec<_> = names(15).into_iter().cycle().take(15 * 20).collect();
+    all.sort();
+    assert_eq!(broker.all_values("t"), all);
     let attempts = attempts(broker.seen());
     for (tag, attempts) in &attempts {
         assert!(tag.0.is_some(), "untagged: {tag:?}");
@@ -117,18 +128,20 @@ async fn a_fenced_producer_recovers_page_by_page_and_goes_on() {
     for partition in 0..3 {
         client.send(request("t", Some(partition), "before")).await.expect("appended");
     }
-    client.send(request("t", Some(0), "told")).await.expect("the fourth call is honest after all");
-    let sent = client.send(request("t", Some(0), "fenced")).await.expect("appended after the recovery").into_inner();
-    assert_eq!(sent.records[0].offset, 2);
-    assert_eq!(broker.values("t", 0), ["before", "told", "fenced"]);
+    for (value, offset) in [("appended", 1), ("fenced", 2), ("after", 3)] {
+        let sent = client.send(request("t", Some(0), value)).await.expect("appended").into_inner();
+        assert_eq!(sent.records[0].offset, offset, "{value}");
+    }
+    assert_eq!(broker.values("t", 0), ["before", "appended", "fenced", "after"]);
 
     let inits = broker.inits();
     let ids: Vec<_> = inits.iter().map(|init| (init.producer_id, init.producer_epoch, init.page_token.as_str())).collect();
-    assert_eq!(ids, [(None, None, ""), (Some(0), Some(0), ""), (Some(0), Some(0), "1"), (Some(0), Some(0), "2")]);
+    let first = [(None, None, ""), (Some(0), Some(0), ""), (Some(0), Some(0), "1"), (Some(0), Some(0), "2")];
+    assert_eq!(ids, [first.as_slice(), &[(Some(0), Some(1), "")]].concat());
     assert!((1..=64).contains(&inits[1].recovery_token.len()), "{inits:?}");
     assert!(inits[1..].iter().all(|init| init.recovery_token == inits[1].recovery_token));
     let last = broker.seen().pop().expect("the last call");
-    assert_eq!((last.epoch, last.base), (1, 0));
+    assert_eq!((last.epoch, last.base), (2, 1));
 }
 
 #[tokio::test]

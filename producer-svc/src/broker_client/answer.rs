@@ -4,7 +4,9 @@
 use std::time::SystemTime;
 
 use oncelog_proto::{
-    Epoch, ErrorCode, Offset, ProducerId, RecordCount, Sequence, Timestamp, TopicName, TopicPartition, topic::PartitionCount, v1,
+    Epoch, ErrorCode, Offset, ProducerId, RecordCount, Sequence, Timestamp, TopicName, TopicPartition,
+    topic::PartitionCount,
+    v1,
     v1::{Acks, batch_result::Outcome, init_producer_id_response::Partition},
 };
 
@@ -142,8 +144,11 @@ mod tests {
         let append_time = Timestamp::from_micros(7);
         let acknowledged = BatchAnswer::Acknowledged { base_offset, append_time, duplicate: true };
         assert_eq!(judge(Some(Outcome::Ack(ack(9))), Acks::All), Ok(vec![acknowledged]));
-        let refused =
-            BatchAnswer::Refused { code: ErrorCode::OutOfOrderSequenceNumber, message: "m".to_owned(), expected: Some(Sequence::ZERO) };
+        let refused = BatchAnswer::Refused {
+            code: ErrorCode::OutOfOrderSequenceNumber,
+            message: "m".to_owned(),
+            expected: Some(Sequence::ZERO),
+        };
         assert_eq!(judge(Some(Outcome::Error(error(45, Some(0)))), Acks::All), Ok(vec![refused]));
         let accepted = BatchAnswer::Acknowledged { base_offset: None, append_time, duplicate: true };
         assert_eq!(judge(Some(Outcome::Ack(ack(-1))), Acks::Zero), Ok(vec![accepted]));

@@ -84,10 +84,8 @@ const MEMORY: i64 = 1 << 40;
 pub(crate) const LISTEN: Key = key("listen", "127.0.0.1:50052", Allowed::Listen, "Where callers reach ProducerService");
 pub(crate) const ADMIN_LISTEN: Key =
     key("admin.listen", "127.0.0.1:9465", Allowed::ListenOrOff, "Where probes and metrics are served over plain HTTP");
-pub(crate) const BOOTSTRAP_SERVERS: Key = Key {
-    flag: Some("broker"),
-    ..key("bootstrap.servers", "http://127.0.0.1:50051", Allowed::Broker, "Where the broker is")
-};
+pub(crate) const BOOTSTRAP_SERVERS: Key =
+    Key { flag: Some("broker"), ..key("bootstrap.servers", "http://127.0.0.1:50051", Allowed::Broker, "Where the broker is") };
 pub(crate) const PRODUCER_PROPERTIES: Key =
     key("producer.properties", "", Allowed::File, "A file of settings as Kafka's producers read it");
 
@@ -99,8 +97,12 @@ pub(crate) const ACKS: Key = key(
     Allowed::Word(&["all", "-1", "1", "0"]),
     "A record is acknowledged when it is: all (or -1) on disk, 1 written, 0 accepted",
 );
-pub(crate) const RETRIES: Key =
-    key("retries", "2147483647", Allowed::Whole(0, INT), "How often a batch is sent again; delivery.timeout.ms is the better bound");
+pub(crate) const RETRIES: Key = key(
+    "retries",
+    "2147483647",
+    Allowed::Whole(0, INT),
+    "How often a batch is sent again; delivery.timeout.ms is the better bound",
+);
 pub(crate) const MAX_IN_FLIGHT: Key = key(
     "max.in.flight.requests.per.connection",
     "5",
@@ -115,14 +117,14 @@ pub(crate) const DELIVERY_TIMEOUT_MS: Key = key(
 );
 pub(crate) const REQUEST_TIMEOUT_MS: Key =
     key("request.timeout.ms", "30000", Allowed::Whole(1, INT), "How long a call to the broker may take, in milliseconds");
-pub(crate) const LINGER_MS: Key = key(
-    "linger.ms",
-    "5",
-    Allowed::Whole(0, INT),
-    "How long a batch waits for more records before it is sent, in milliseconds",
+pub(crate) const LINGER_MS: Key =
+    key("linger.ms", "5", Allowed::Whole(0, INT), "How long a batch waits for more records before it is sent, in milliseconds");
+pub(crate) const BATCH_SIZE: Key = key(
+    "batch.size",
+    "32768",
+    Allowed::Whole(0, BATCH),
+    "A batch is sent at once when it has this many bytes, before compression",
 );
-pub(crate) const BATCH_SIZE: Key =
-    key("batch.size", "32768", Allowed::Whole(0, BATCH), "A batch is sent at once when it has this many bytes, before compression");
 pub(crate) const COMPRESSION_TYPE: Key =
     key("compression.type", "snappy", Allowed::Word(&["none", "snappy", "lz4", "zstd"]), "How batches are compressed");
 pub(crate) const BUFFER_MEMORY: Key =
@@ -139,8 +141,12 @@ pub(crate) const MAX_REQUEST_SIZE: Key = key(
     Allowed::Whole(1, BATCH),
     "Largest record, before compression, and largest call to the broker, in bytes",
 );
-pub(crate) const RETRY_BACKOFF_MS: Key =
-    key("retry.backoff.ms", "100", Allowed::Whole(0, INT), "Pause before the first repetition, in milliseconds; it doubles each time");
+pub(crate) const RETRY_BACKOFF_MS: Key = key(
+    "retry.backoff.ms",
+    "100",
+    Allowed::Whole(0, INT),
+    "Pause before the first repetition, in milliseconds; it doubles each time",
+);
 pub(crate) const RETRY_BACKOFF_MAX_MS: Key =
     key("retry.backoff.max.ms", "1000", Allowed::Whole(0, INT), "Longest pause before a repetition, in milliseconds");
 

@@ -67,7 +67,8 @@ impl Config {
     /// A value that is not allowed, settings that contradict each other, an unknown setting, a file that cannot be read: all
     /// of them at once.
     pub fn resolve(&self, environment: &dyn Fn(&str) -> Option<String>) -> Result<Settings, ConfigError> {
-        let mut problems: Vec<_> = self.flags.keys().filter(|name| !is_known(name)).map(|n| format!("{n} is no setting")).collect();
+        let mut problems: Vec<_> =
+            self.flags.keys().filter(|name| !is_known(name)).map(|n| format!("{n} is no setting")).collect();
         let mut layers = Layers { flags: &self.flags, environment, file: BTreeMap::new() };
         let mut warnings = Vec::new();
         let file = layers.find(&PRODUCER_PROPERTIES).value;

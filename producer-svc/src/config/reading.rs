@@ -131,7 +131,9 @@ pub(super) fn judge_names(path: &str, file: &BTreeMap<String, Property>, problem
                 "{at}: transactional.id is {value}, but there are no transactions; remove it (enable.idempotence alone writes each record once)"
             ));
         } else if name == "security.protocol" && !value.trim().eq_ignore_ascii_case("PLAINTEXT") {
-            problems.push(format!("{at}: security.protocol is {value}; allowed: PLAINTEXT, because the way to the broker has no TLS"));
+            problems.push(format!(
+                "{at}: security.protocol is {value}; allowed: PLAINTEXT, because the way to the broker has no TLS"
+            ));
         } else if WITHOUT_MEANING.iter().any(|known| name == known || known.ends_with('.') && name.starts_with(known)) {
             warnings.push(format!("{at}: {name} has no meaning here and is ignored"));
         } else if name == "broker" {
@@ -175,7 +177,9 @@ mod tests {
         for good in ["127.0.0.1:1", "broker:50051", "http://broker:50051", "http://[::1]:65535/", "HTTP://b:1"] {
             assert!(broker_uri(good).is_some(), "{good}");
         }
-        for bad in ["", "broker", "broker:", "broker:0", "broker:65536", "https://b:1", "http://u@b:1", "http://b:1/x", "http://b:1?x"] {
+        for bad in
+            ["", "broker", "broker:", "broker:0", "broker:65536", "https://b:1", "http://u@b:1", "http://b:1/x", "http://b:1?x"]
+        {
             assert!(broker_uri(bad).is_none(), "{bad}");
         }
     }

@@ -135,7 +135,8 @@ impl Settings {
         conflict(
             exactly_once && acks.is_some_and(|acks| acks != Acks::All),
             &[&ENABLE_IDEMPOTENCE, &ACKS],
-            "idempotence needs acks=all (or -1), or an acknowledged record could be lost; set it, or enable.idempotence=false".to_owned(),
+            "idempotence needs acks=all (or -1), or an acknowledged record could be lost; set it, or enable.idempotence=false"
+                .to_owned(),
         );
         conflict(
             exactly_once && retries == Some(0),

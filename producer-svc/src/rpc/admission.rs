@@ -45,12 +45,7 @@ struct Checked {
 
 impl Admission {
     /// Hands over to `inbox`.
-    pub(crate) fn new(
-        settings: &Settings,
-        topics: Topics<BrokerClient>,
-        buffer: Buffer,
-        inbox: mpsc::Sender<HandOver>,
-    ) -> Self {
+    pub(crate) fn new(settings: &Settings, topics: Topics<BrokerClient>, buffer: Buffer, inbox: mpsc::Sender<HandOver>) -> Self {
         Self { topics, buffer, inbox, max_request_size: settings.max_request_size, max_block: settings.max_block }
     }
 
@@ -92,16 +87,18 @@ impl Admission {
 }
 
 /// Why nothing more is let in.
-pub(super) fn ending() -> Fault {
+fn ending() -> Fault {
     let message = "the service is about to end; nothing was taken in; send it to another one, or again in a moment";
     Fault::new(ErrorCode::BrokerNotAvailable, message).retry_after(RETRY_AFTER)
 }
 
 fn check(request: &SendRequest, max_request_size: usize) -> Result<Checked, Fault> {
     let topic = TopicName::parse(&request.topic)?;
-    let partition = request.partition.map(PartitionIndex::new).transpose().map_err(|e| {
-        Fault::new(ErrorCode::UnknownTopicOrPartition, format!("topic {topic}: {e}")).with("topic", &topic)
-    })?;
+    let partition = request
+        .partition
+        .map(PartitionIndex::new)
+        .transpose()
+        .map_err(|e| Fault::new(ErrorCode::UnknownTopicOrPartition, format!("topic {topic}: {e}")).with("topic", &topic))?;
     let count = request.records.len();
     if !(1..=MAX_RECORDS).contains(&count) {
         let message = format!("the request has {count} records; allowed is 1 to {MAX_RECORDS}");

@@ -1,7 +1,8 @@
 //! What a caller is told of the outcomes of its records.
 //!
-//! The status of a `Send` that did not succeed as a whole follows one rule, so that a client that repeats calls by itself does
-//! no harm: `UNAVAILABLE` and `RESOURCE_EXHAUSTED`, which such clients repeat, are only answered if nothing is in the log.
+//! The status of a `Send` that did not succeed as a whole follows one rule, because some clients repeat calls by themselves:
+//! `UNAVAILABLE` and `RESOURCE_EXHAUSTED`, which they repeat, are only answered if nothing is in the log. (A connection that
+//! breaks is `UNAVAILABLE` to a client as well, and leaves everything unknown; then there is no `SendFailure`.)
 //!
 //! | the records | status |
 //! |---|---|
@@ -28,7 +29,7 @@ use crate::session::RecordOutcome;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Failure {
     /// What stands for the whole: reason and message.
-    fault: Fault,
+    fault: Box<Fault>,
     code: Code,
     outcomes: Vec<Outcome>,
 }
@@ -52,7 +53,11 @@ impl Failure {
     pub(super) fn not_taken_in(fault: Fault, count: usize) -> Self {
         let code = fault.code().grpc_code();
         let refused = outcome::Outcome::Refused(refused(&fault));
-        Self { fault, code, outcomes: vec![Outcome { first_index: 0, count: number(count), outcome: Some(refused) }] }
+        Self {
+            fault: Box::new(fault),
+            code,
+            outcomes: vec![Outcome { first_index: 0, count: number(count), outcome: Some(refused) }],
+        }
     }
 
     fn of(records: Vec<RecordOutcome>) -> Self {
@@ -76,7 +81,7 @@ impl Failure {
                 (Fault::new(ErrorCode::RequestTimedOut, message).with("unknown", unknown), Code::DeadlineExceeded)
             }
         };
-        Self { fault, code, outcomes: neighbours(&records) }
+        Self { fault: Box::new(fault), code, outcomes: neighbours(&records) }
     }
 
     /// In a stream: whole.
@@ -133,7 +138,7 @@ fn continues(group: &Outcome, record: &RecordOutcome) -> bool {
     match (&group.outcome, to_proto(record)) {
         (Some(outcome::Outcome::Appended(first)), outcome::Outcome::Appended(next)) => {
             let offset = if first.offset == NO_OFFSET { NO_OFFSET } else { first.offset + i64::from(group.count) };
-            *first == Appended { offset: first.offset, ..next.clone() } && next.offset == offset
+            *first == Appended { offset: first.offset, ..next } && next.offset == offset
         }
         (Some(same), next) => *same == next,
         (None, _) => false,

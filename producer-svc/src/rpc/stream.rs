@@ -6,13 +6,16 @@
 
 use std::sync::Arc;
 
-use oncelog_proto::v1::{SendRequest, SendStreamRequest, SendStreamResponse, send_stream_response::Outcome};
+use oncelog_proto::{
+    ErrorCode, Fault,
+    v1::{SendRequest, SendStreamRequest, SendStreamResponse, send_stream_response::Outcome},
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::{
-    admission::{Admission, ending},
+    admission::Admission,
     outcome::{self, Failure},
 };
 use crate::session::RecordOutcome;
@@ -48,7 +51,7 @@ async fn admit_all(admission: Admission, mut requests: Streaming<SendStreamReque
         let request = tokio::select! {
             biased;
             () = pending.closed() => return,
-            () = admission.closed() => Err(ending().to_status()),
+            () = admission.closed() => Err(ending()),
             message = requests.message() => message,
         };
         let next = match request {
@@ -109,6 +112,11 @@ async fn answer_all(mut queue: mpsc::Receiver<Pending>, answers: mpsc::Sender<Re
             return;
         }
     }
+}
+
+fn ending() -> Status {
+    let message = "the service is about to end; requests after the last answer were not taken in; send them again elsewhere";
+    Fault::new(ErrorCode::BrokerNotAvailable, message).to_status()
 }
 
 /// Requests of one stream that are not answered yet.

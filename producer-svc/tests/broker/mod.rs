@@ -2,6 +2,8 @@
 //!
 //! Its rules are those of the contract and nothing of the producer's code is used for them.
 
+#![allow(dead_code, reason = "each test uses its part")]
+
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
@@ -32,25 +34,25 @@ use tonic::{
 
 /// What the broker does with a `Produce` call.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// Pause before anything is done.
-    pub before: Duration,
+    pub(crate) before: Duration,
     /// Are the batches judged and appended?
-    pub carry_out: bool,
+    pub(crate) carry_out: bool,
     /// Pause after it.
-    pub after: Duration,
+    pub(crate) after: Duration,
     /// What is answered in the end.
-    pub answer: Answer,
+    pub(crate) answer: Answer,
 }
 
 /// What is answered to a `Produce` call.
 #[derive(Clone, Debug)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// What came of it.
     Honest,
     /// This status.
     Status(tonic::Code),
-    /// This error, for every batch.
+    /// This error, for every batch, whatever came of it.
     Refuse(ErrorCode),
     /// No result at all.
     Nonsense,
@@ -66,31 +68,34 @@ impl Default for Plan {
 
 impl Plan {
     /// Nothing is carried out.
-    pub fn not_carried_out(answer: Answer) -> Self {
+    pub(crate) fn not_carried_out(answer: Answer) -> Self {
         Self { carry_out: false, answer, ..Self::default() }
     }
 
     /// Everything is carried out, but the answer is another.
-    pub fn carried_out(answer: Answer) -> Self {
+    pub(crate) fn carried_out(answer: Answer) -> Self {
         Self { answer, ..Self::default() }
     }
 }
 
 /// Decides on each call; the number counts calls from 0.
-pub type Planner = dyn Fn(usize, &ProduceRequest) -> Plan + Send + Sync;
+pub(crate) type Planner = dyn Fn(usize, &ProduceRequest) -> Plan + Send + Sync;
 
 /// One batch of a `Produce` call, as it arrived.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Seen {
-    pub call: usize,
-    pub producer: Option<i64>,
-    pub epoch: i32,
-    pub acks: Acks,
-    pub partition: (String, i32),
-    pub base: i64,
-    pub count: i32,
-    pub data: Bytes,
+pub(crate) struct Seen {
+    pub(crate) call: usize,
+    pub(crate) producer: Option<i64>,
+    pub(crate) epoch: i32,
+    pub(crate) acks: Acks,
+    pub(crate) partition: (String, i32),
+    pub(crate) base: i64,
+    pub(crate) count: i32,
+    pub(crate) data: Bytes,
 }
+
+/// Producer, epoch, and the partition.
+type WriterOfPartition = (i64, i32, (String, i32));
 
 #[derive(Default)]
 struct State {
@@ -100,13 +105,13 @@ struct State {
     seen: Vec<Seen>,
     inits: Vec<InitProducerIdRequest>,
     epochs: Vec<i32>,
-    /// By (producer, epoch, partition): next sequence and all batches.
-    windows: HashMap<(i64, i32, (String, i32)), (i64, Vec<WindowEntry>)>,
+    /// Next sequence and all batches.
+    windows: HashMap<WriterOfPartition, (i64, Vec<WindowEntry>)>,
     log: BTreeMap<(String, i32), Vec<Record>>,
 }
 
 /// A running broker.
-pub struct FakeBroker {
+pub(crate) struct FakeBroker {
     addr: SocketAddr,
     state: Arc<Mutex<State>>,
     server: JoinHandle<()>,
@@ -121,18 +126,21 @@ struct Service {
 
 impl FakeBroker {
     /// Every topic has `partitions` partitions, but `missing`, which does not exist.
-    pub async fn start(partitions: usize, planner: impl Fn(usize, &ProduceRequest) -> Plan + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(
+        partitions: usize,
+        planner: impl Fn(usize, &ProduceRequest) -> Plan + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         Self::serve(listener, partitions, planner)
     }
 
     /// One that behaves.
-    pub async fn honest(partitions: usize) -> Self {
+    pub(crate) async fn honest(partitions: usize) -> Self {
         Self::start(partitions, |_, _| Plan::default()).await
     }
 
     /// On a socket that listens already.
-    pub fn serve(
+    pub(crate) fn serve(
         listener: TcpListener,
         partitions: usize,
         planner: impl Fn(usize, &ProduceRequest) -> Plan + Send + Sync + 'static,
@@ -146,37 +154,37 @@ impl FakeBroker {
         Self { addr, state, server }
     }
 
-    pub fn addr(&self) -> SocketAddr {
+    pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
     /// A producer in front of it, on a free port, with `settings` in Kafka's names.
-    pub async fn producer(&self, settings: &[(&str, &str)]) -> (Producer, ProducerServiceClient<Channel>) {
+    pub(crate) async fn producer(&self, settings: &[(&str, &str)]) -> (Producer, ProducerServiceClient<Channel>) {
         producer(self.addr, settings).await
     }
 
     /// All batches of all calls, in order of arrival.
-    pub fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.state.lock().expect("whole").seen.clone()
     }
 
-    pub fn most_outstanding(&self) -> usize {
+    pub(crate) fn most_outstanding(&self) -> usize {
         self.state.lock().expect("whole").most_outstanding
     }
 
-    pub fn inits(&self) -> Vec<InitProducerIdRequest> {
+    pub(crate) fn inits(&self) -> Vec<InitProducerIdRequest> {
         self.state.lock().expect("whole").inits.clone()
     }
 
     /// The values in a partition.
-    pub fn values(&self, topic: &str, partition: i32) -> Vec<String> {
+    pub(crate) fn values(&self, topic: &str, partition: i32) -> Vec<String> {
         let state = self.state.lock().expect("whole");
         let records = state.log.get(&(topic.to_owned(), partition));
         records.into_iter().flatten().map(text).collect()
     }
 
     /// The values in all partitions of a topic, sorted.
-    pub fn all_values(&self, topic: &str) -> Vec<String> {
+    pub(crate) fn all_values(&self, topic: &str) -> Vec<String> {
         let state = self.state.lock().expect("whole");
         let of_topic = state.log.iter().filter(|((name, _), _)| name == topic);
         let mut values: Vec<_> = of_topic.flat_map(|(_, records)| records).map(text).collect();
@@ -185,7 +193,7 @@ impl FakeBroker {
     }
 
     /// Waits until `done` holds, however long that takes: a test that hangs has failed.
-    pub async fn until(&self, done: impl Fn(&Self) -> bool) {
+    pub(crate) async fn until(&self, done: impl Fn(&Self) -> bool) {
         while !done(self) {
             sleep(Duration::from_millis(5)).await;
         }
@@ -199,7 +207,7 @@ impl Drop for FakeBroker {
 }
 
 /// A producer before whatever is at `broker`.
-pub async fn producer(broker: SocketAddr, settings: &[(&str, &str)]) -> (Producer, ProducerServiceClient<Channel>) {
+pub(crate) async fn producer(broker: SocketAddr, settings: &[(&str, &str)]) -> (Producer, ProducerServiceClient<Channel>) {
     let config = Config::default().listen(([127, 0, 0, 1], 0).into()).broker(broker).admin_listen(None);
     let config = settings.iter().fold(config, |config, (name, value)| config.with(name, value));
     let producer = Producer::start(config).await.expect("starts");
@@ -208,13 +216,13 @@ pub async fn producer(broker: SocketAddr, settings: &[(&str, &str)]) -> (Produce
 }
 
 /// A caller with a connection of its own.
-pub async fn client(producer: &Producer) -> ProducerServiceClient<Channel> {
+pub(crate) async fn client(producer: &Producer) -> ProducerServiceClient<Channel> {
     let endpoint = Channel::from_shared(format!("http://{}", producer.local_addr())).expect("an address");
     ProducerServiceClient::new(endpoint.connect().await.expect("listens"))
 }
 
 /// A request with one record, without a key.
-pub fn request(topic: &str, partition: Option<i32>, value: &str) -> SendRequest {
+pub(crate) fn request(topic: &str, partition: Option<i32>, value: &str) -> SendRequest {
     let record = Record { value: Some(value.to_owned().into()), ..Record::default() };
     SendRequest { topic: topic.to_owned(), partition, records: vec![record] }
 }
@@ -362,10 +370,10 @@ impl BrokerService for Service {
         let refuse = |code| Some(batch_result::Outcome::Error(BatchError { code, ..BatchError::default() }));
         let mut results = Vec::new();
         for batch in &request.batches {
-            results.push(match (plan.carry_out, &plan.answer) {
-                (true, _) => self.judge(&request, batch),
-                (false, Answer::Refuse(code)) => BatchResult { outcome: refuse(i32::from(*code)) },
-                (false, _) => BatchResult::default(),
+            let judged = if plan.carry_out { self.judge(&request, batch) } else { BatchResult::default() };
+            results.push(match plan.answer {
+                Answer::Refuse(code) => BatchResult { outcome: refuse(code.into()) },
+                _ => judged,
             });
         }
         sleep(plan.after).await;
@@ -377,10 +385,7 @@ impl BrokerService for Service {
         }
     }
 
-    async fn describe_topics(
-        &self,
-        request: Request<DescribeTopicsRequest>,
-    ) -> Result<Response<DescribeTopicsResponse>, Status> {
+    async fn describe_topics(&self, request: Request<DescribeTopicsRequest>) -> Result<Response<DescribeTopicsResponse>, Status> {
         let mut topics = Vec::new();
         for topic in request.into_inner().topics {
             if topic == "missing" {
