@@ -2,9 +2,7 @@
 
 mod broker;
 
-use std::time::Duration;
-
-use broker::{Answer, FakeBroker, Plan, client, request};
+use broker::{Answer, FakeBroker, Plan, admin, client, request};
 use bytes::{Buf, BufMut, Bytes};
 use oncelog_proto::{
     record_set::RecordSetEncoder,
@@ -13,11 +11,11 @@ use oncelog_proto::{
         send_stream_response::Outcome,
     },
 };
-use producer_svc::{Config, Producer};
 use prost::Message;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    sync::watch,
 };
 use tokio_stream::StreamExt;
 use tonic::{
@@ -210,11 +208,8 @@ async fn bytes_that_are_no_http2_close_their_connection() {
 
 #[tokio::test]
 async fn a_full_buffer_refuses_after_max_block_ms_and_serves_again_when_it_is_free() {
-    let broker = FakeBroker::start(1, |call, _| match call {
-        0 => Plan { after: Duration::from_millis(1_500), ..Plan::default() },
-        _ => Plan::default(),
-    })
-    .await;
+    let (open, gate) = watch::channel(false);
+    let broker = FakeBroker::start(1, move |_, _| Plan::gated(&gate)).await;
     let settings = [
         ("linger.ms", "0"),
         ("batch.size", "100"),
@@ -234,6 +229,7 @@ async fn a_full_buffer_refuses_after_max_block_ms_and_serves_again_when_it_is_fr
     assert!(status.message().contains("buffer.memory") && status.message().contains("max.block.ms"), "{status:?}");
     assert!(status.get_error_details().retry_info().is_some());
     assert_eq!(failure(&status).refused_count, 1);
+    open.send_replace(true);
     first.await.expect("no panic").expect("appended");
     client.send(with(vec![sized(4_002)])).await.expect("free again");
     assert_eq!(broker.values("t", 0).iter().map(String::len).collect::<Vec<_>>(), [4_000, 4_002]);
@@ -275,20 +271,11 @@ async fn a_partly_refused_request_tells_of_each_record() {
 #[tokio::test]
 async fn what_is_answered_gives_its_memory_back_and_is_counted() {
     let broker = FakeBroker::honest(1).await;
-    let config = Config::default().listen(([127, 0, 0, 1], 0).into()).admin_listen(Some(([127, 0, 0, 1], 0).into()));
-    let producer = Producer::start(config.broker(broker.addr())).await.expect("starts");
-    let mut client = client(&producer).await;
+    let (producer, mut client) = broker.producer(&[]).await;
     client.send(with(vec![sized(10), sized(20)])).await.expect("appended");
     client.send(with(vec![])).await.expect_err("refused");
-    let get = async |path: &str| {
-        let mut stream = TcpStream::connect(producer.admin_addr().expect("it is on")).await.expect("listens");
-        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).await.expect("open");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.expect("text");
-        answer
-    };
-    assert!(get("/readyz").await.starts_with("HTTP/1.1 200"));
-    let metrics = get("/metrics").await;
+    assert!(admin(&producer, "/readyz").await.starts_with("HTTP/1.1 200"));
+    let metrics = admin(&producer, "/metrics").await;
     for line in [
         "oncelog_producer_records_total{outcome=\"appended\"} 2",
         "oncelog_producer_records_total{outcome=\"unknown\"} 0",

@@ -25,7 +25,13 @@ use oncelog_proto::{
     },
 };
 use producer_svc::{Config, Producer};
-use tokio::{net::TcpListener, task::JoinHandle, time::sleep};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinHandle,
+    time::sleep,
+};
 use tokio_stream::{Empty, wrappers::TcpListenerStream};
 use tonic::{
     Request, Response, Status,
@@ -35,12 +41,12 @@ use tonic::{
 /// What the broker does with a `Produce` call.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
+    /// Nothing is done before this is true.
+    pub(crate) gate: Option<watch::Receiver<bool>>,
     /// Pause before anything is done.
     pub(crate) before: Duration,
     /// Are the batches judged and appended?
     pub(crate) carry_out: bool,
-    /// Pause after it.
-    pub(crate) after: Duration,
     /// What is answered in the end.
     pub(crate) answer: Answer,
 }
@@ -62,7 +68,7 @@ pub(crate) enum Answer {
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { before: Duration::ZERO, carry_out: true, after: Duration::ZERO, answer: Answer::Honest }
+        Self { gate: None, before: Duration::ZERO, carry_out: true, answer: Answer::Honest }
     }
 }
 
@@ -70,6 +76,11 @@ impl Plan {
     /// Nothing is carried out.
     pub(crate) fn not_carried_out(answer: Answer) -> Self {
         Self { carry_out: false, answer, ..Self::default() }
+    }
+
+    /// Everything is carried out once `gate` is true.
+    pub(crate) fn gated(gate: &watch::Receiver<bool>) -> Self {
+        Self { gate: Some(gate.clone()), ..Self::default() }
     }
 
     /// Everything is carried out, but the answer is another.
@@ -208,7 +219,8 @@ impl Drop for FakeBroker {
 
 /// A producer before whatever is at `broker`.
 pub(crate) async fn producer(broker: SocketAddr, settings: &[(&str, &str)]) -> (Producer, ProducerServiceClient<Channel>) {
-    let config = Config::default().listen(([127, 0, 0, 1], 0).into()).broker(broker).admin_listen(None);
+    let config =
+        Config::default().listen(([127, 0, 0, 1], 0).into()).broker(broker).admin_listen(Some(([127, 0, 0, 1], 0).into()));
     let config = settings.iter().fold(config, |config, (name, value)| config.with(name, value));
     let producer = Producer::start(config).await.expect("starts");
     let client = client(&producer).await;
@@ -219,6 +231,24 @@ pub(crate) async fn producer(broker: SocketAddr, settings: &[(&str, &str)]) -> (
 pub(crate) async fn client(producer: &Producer) -> ProducerServiceClient<Channel> {
     let endpoint = Channel::from_shared(format!("http://{}", producer.local_addr())).expect("an address");
     ProducerServiceClient::new(endpoint.connect().await.expect("listens"))
+}
+
+/// What the producer's admin port answers.
+pub(crate) async fn admin(producer: &Producer, path: &str) -> String {
+    let mut stream = TcpStream::connect(producer.admin_addr().expect("it is on")).await.expect("listens");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("open");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("text");
+    answer
+}
+
+/// Waits until this many bytes of buffer.memory are free.
+pub(crate) async fn until_available(producer: &Producer, bytes: usize) {
+    let line = format!("oncelog_producer_buffer_available_bytes {bytes}");
+    while !admin(producer, "/metrics").await.lines().any(|found| found == line) {
+        sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// A request with one record, without a key.
@@ -366,6 +396,9 @@ impl BrokerService for Service {
             }
             Outstanding(Arc::clone(&self.state))
         };
+        if let Some(mut gate) = plan.gate {
+            gate.wait_for(|open| *open).await.expect("the test is still there");
+        }
         sleep(plan.before).await;
         let refuse = |code| Some(batch_result::Outcome::Error(BatchError { code, ..BatchError::default() }));
         let mut results = Vec::new();
@@ -376,7 +409,6 @@ impl BrokerService for Service {
                 _ => judged,
             });
         }
-        sleep(plan.after).await;
         match plan.answer {
             Answer::Honest | Answer::Refuse(_) => Ok(Response::new(ProduceResponse { results })),
             Answer::Status(code) => Err(Status::new(code, "as planned")),
