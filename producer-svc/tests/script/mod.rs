@@ -21,7 +21,7 @@ pub(crate) struct Script {
     pub(crate) session: Session,
     pub(crate) now: Monotonic,
     calls: VecDeque<ProduceCall>,
-    inits: VecDeque<(InitId, Option<(i64, i32)>, String)>,
+    inits: VecDeque<Init>,
     outcomes: BTreeMap<SendId, Vec<RecordOutcome>>,
     pub(crate) alarms: Vec<String>,
     pub(crate) forgotten: Vec<TopicName>,
@@ -29,6 +29,9 @@ pub(crate) struct Script {
     pub(crate) memory: usize,
     sends: u64,
 }
+
+/// An `InitProducerId` call: its id, what it recovers, its token.
+type Init = (InitId, Option<(i64, i32)>, String);
 
 /// The id that [`Script::new`] establishes.
 pub(crate) const PRODUCER: i64 = 7;
@@ -128,7 +131,7 @@ impl Script {
     }
 
     /// The `InitProducerId` call that the session made next: what it recovers, with which token.
-    pub(crate) fn init(&mut self) -> (InitId, Option<(i64, i32)>, String) {
+    pub(crate) fn init(&mut self) -> Init {
         self.inits.pop_front().expect("the session asks for an id")
     }
 
