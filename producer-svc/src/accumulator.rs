@@ -119,9 +119,6 @@ impl Accumulator {
 }
 
 #[cfg(test)]
-pub(crate) use batch::values;
-
-#[cfg(test)]
 mod tests {
     use super::*;
 

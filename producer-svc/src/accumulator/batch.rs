@@ -118,13 +118,12 @@ const OUTCOME_COST: usize = 128;
 const _: () = assert!(size_of::<crate::session::RecordOutcome>() + size_of::<Share>() <= OUTCOME_COST);
 
 #[cfg(test)]
-pub(crate) fn values(packed: &PackedBatch) -> Vec<bytes::Bytes> {
-    packed.records().expect("valid").into_iter().map(|r| r.value.unwrap_or_default()).collect()
-}
-
-#[cfg(test)]
 mod tests {
     use super::*;
+
+    fn values(packed: &PackedBatch) -> Vec<bytes::Bytes> {
+        packed.records().expect("valid").into_iter().map(|r| r.value.unwrap_or_default()).collect()
+    }
 
     fn batch(records: usize, compression: Compression) -> Batch {
         let mut encoder = RecordSetEncoder::default();

@@ -8,9 +8,11 @@
 //! |---|---|
 //! | [`step`] | what goes in and what comes out |
 //! | `config` | what is set |
+//! | `intake` | how a `Send` comes in |
 //! | `sends` | who waits for which outcome |
 //! | `lanes`, `lane` | the partitions: a queue of untagged batches and a window of tagged ones each |
 //! | `window` | the tagged batches of a partition, at most five from the lowest unresolved one on |
+//! | `slot` | one tagged batch |
 //! | `schedule` | whose turn it is, and when to look again |
 //! | `produce` | which batches leave in which call |
 //! | `calls` | the calls that are out |
@@ -20,6 +22,7 @@
 //! | `recovery` | what a recovery answer says |
 //! | `succession` | from one incarnation to the next |
 //! | `refused_topics` | what fails without asking |
+//! | `expiry` | what waited too long |
 //! | `backoff` | how long to wait |
 //!
 //! What holds throughout: a tag is for ever. A batch gets its sequence when it is first handed over; until its outcome is known
@@ -29,7 +32,9 @@ mod answers;
 mod backoff;
 mod calls;
 mod config;
+mod expiry;
 mod handshake;
+mod intake;
 mod lane;
 mod lanes;
 mod produce;
@@ -37,6 +42,7 @@ mod recovery;
 mod refused_topics;
 mod schedule;
 mod sends;
+mod slot;
 pub mod step;
 mod succession;
 mod verdicts;
@@ -44,13 +50,10 @@ mod window;
 
 use std::{collections::VecDeque, time::Duration};
 
-use oncelog_proto::{
-    ErrorCode, Fault, Monotonic, PartitionIndex, Sequence, TopicName, packed::MAX_UNCOMPRESSED_BYTES,
-    record_set::RecordSetEncoder, v1::Record,
-};
+use oncelog_proto::Monotonic;
 
+use crate::accumulator::Batch;
 pub use crate::accumulator::record_cost;
-use crate::accumulator::{Batch, CloseRule};
 use backoff::Backoff;
 use calls::Calls;
 pub use config::SessionConfig;
@@ -146,88 +149,6 @@ impl Session {
         self.sends.is_empty() && self.actions.is_empty()
     }
 
-    fn accept(&mut self, id: SendId, topic: &TopicName, records: &[(PartitionIndex, Record)]) {
-        if let Some(fault) = self.refused_topics.fault(topic, self.now) {
-            return self.refuse_send(id, records, &fault);
-        }
-        if let Some(fault) = records.iter().find_map(|(_, record)| too_large(record)) {
-            return self.refuse_send(id, records, &fault);
-        }
-        if records.is_empty() {
-            return self.actions.push_back(Action::Complete { send: id, outcomes: Vec::new() });
-        }
-        self.sends.open(id, records.len());
-        let mut last = None;
-        for (index, (partition, record)) in records.iter().enumerate() {
-            let lane = match last {
-                Some((same, lane)) if same == *partition => lane,
-                _ => self.lanes.open(topic, *partition),
-            };
-            last = Some((*partition, lane));
-            self.append(lane, record, id, index);
-        }
-    }
-
-    fn append(&mut self, id: LaneId, record: &Record, send: SendId, index: usize) {
-        let (room, may_produce) = (self.calls.room(), self.handshake.may_produce());
-        let lane = self.lanes.get_mut(id).expect("a lane is dropped when another is opened, and never one that was just used");
-        // As long as a call is free for it, a batch is full at `batch.size`. When none is, closing it would gain nothing: it
-        // fills on, so that five calls a round trip carry whatever has come meanwhile.
-        let waiting = lane.accumulator.closed();
-        let leaves_at_once = may_produce && waiting < room && lane.window.len() + waiting < window::SPAN;
-        let bytes = if leaves_at_once { self.config.batch_size } else { usize::MAX };
-        let ceiling = self.config.max_request_size.min(self.max_batch_bytes.unwrap_or(usize::MAX)).min(MAX_UNCOMPRESSED_BYTES);
-        let age = self.config.linger.max(self.config.delivery_timeout / JOIN_FRACTION);
-        let rule = CloseRule { bytes: bytes.min(ceiling), age, compression: self.config.compression };
-        if lane.accumulator.push(record, send, index, rule, self.now) {
-            self.reschedule(id);
-        }
-    }
-
-    fn refuse_send(&mut self, send: SendId, records: &[(PartitionIndex, Record)], fault: &Fault) {
-        let outcomes = vec![RecordOutcome::Refused(fault.clone()); records.len()];
-        self.actions.push_back(Action::Complete { send, outcomes });
-        let bytes = records.iter().map(|(_, record)| record_cost(record)).sum();
-        self.actions.push_back(Action::Free { bytes });
-    }
-
-    /// Looks after every partition whose wake-up has come: batches that waited too long, pauses that are over, lingering that
-    /// has ended.
-    fn elapse(&mut self) {
-        while let Some(id) = self.schedule.due(self.now) {
-            self.expire_late(id);
-            self.reschedule(id);
-        }
-    }
-
-    fn expire_late(&mut self, id: LaneId) {
-        let (now, timeout) = (self.now, self.config.delivery_timeout);
-        let is_late = |created: Monotonic| created.plus(timeout) <= now;
-        let waited = move || {
-            let message = format!(
-                "not appended within delivery.timeout.ms={}: the broker was away or overloaded, or the linger too long. The records \
-                 are certainly not in the log; send them again",
-                timeout.as_millis()
-            );
-            Fault::new(ErrorCode::RequestTimedOut, message)
-        };
-        let Some(lane) = self.lanes.get(id) else { return };
-        let late = |batch: &Batch| is_late(batch.created());
-        let bases: Vec<Sequence> =
-            lane.window.slots().filter(|slot| slot.batch().is_some_and(late)).map(window::Slot::base).collect();
-        for base in bases {
-            self.expire(id, base, waited);
-        }
-        while let Some(lane) = self.lanes.get_mut(id) {
-            lane.window.slide();
-            if !lane.accumulator.oldest().is_some_and(is_late) {
-                break;
-            }
-            let batch = lane.accumulator.take().expect("it has an oldest batch");
-            self.conclude(id, &batch, &BatchOutcome::Refused(waited()));
-        }
-    }
-
     /// Fails what a partition has queued if its topic is refused.
     fn fail_untagged_if_refused(&mut self, id: LaneId) {
         while let Some(lane) = self.lanes.get_mut(id) {
@@ -269,13 +190,3 @@ impl Session {
         if self.closing { Duration::ZERO } else { self.config.linger }
     }
 }
-
-/// A record that no batch can hold. The configured limits are checked before, and lower; this one is the format's.
-fn too_large(record: &Record) -> Option<Fault> {
-    let len = RecordSetEncoder::added_len(record);
-    let message = || format!("the record has {len} bytes; a batch holds at most {MAX_UNCOMPRESSED_BYTES}. Send a smaller one");
-    (len > MAX_UNCOMPRESSED_BYTES).then(|| Fault::new(ErrorCode::MessageTooLarge, message()))
-}
-
-/// A record joins a batch in the first tenth of the batch's delivery timeout, so that it has the rest for itself.
-const JOIN_FRACTION: u32 = 10;

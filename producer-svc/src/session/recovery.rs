@@ -8,11 +8,7 @@ use std::collections::HashMap;
 
 use oncelog_proto::{Offset, Sequence, Timestamp, TopicPartition};
 
-use super::{
-    InitAnswer, RecoveredPartition,
-    lanes::Lanes,
-    window::{Slot, Window},
-};
+use super::{InitAnswer, RecoveredPartition, lanes::Lanes, slot::Slot, window::Window};
 
 /// A recovery answer, by partition. One that is absent holds nothing of the fenced epoch (R3).
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use super::{
     recovery::{Fate, Recovered},
     schedule::LaneId,
     sends::BatchOutcome,
-    window::{Slot, Stage},
+    slot::{Slot, Stage},
 };
 
 impl Session {

@@ -10,7 +10,7 @@ use super::{
     refused_topics::RefusedTopics,
     schedule::LaneId,
     sends::BatchOutcome,
-    window::Slot,
+    slot::Slot,
 };
 
 impl Session {

@@ -320,6 +320,14 @@ impl<B: Broker> World<B> {
         }
     }
 
+    /// The records that are in no log although they were acknowledged.
+    pub(crate) fn lost(&self) -> Vec<u64> {
+        let logs = partitions().into_iter().flat_map(|partition| self.broker.log(&partition));
+        let there: BTreeSet<u64> = logs.map(|(number, _)| number).collect();
+        let acknowledged = self.outcomes.iter().filter(|(_, (_, outcome))| matches!(outcome, RecordOutcome::Appended { .. }));
+        acknowledged.map(|(number, _)| *number).filter(|number| !there.contains(number)).collect()
+    }
+
     /// Says what is wrong with the log, if anything. To be asked after [`Self::heal`].
     pub(crate) fn violation(&self) -> Option<String> {
         let mut places: BTreeMap<u64, Vec<(TopicPartition, usize, Timestamp)>> = BTreeMap::new();
