@@ -1,1 +1,6 @@
 //! x
+pub mod entry;
+pub mod hold;
+pub mod journal;
+pub mod pipeline;
+pub mod state;
