@@ -130,7 +130,11 @@ impl ErrorCode {
     /// May the same batch or call, unchanged, succeed later?
     pub const fn is_retriable(self) -> bool {
         match self {
-            Self::RequestTimedOut | Self::OutOfOrderSequenceNumber | Self::KafkaStorageError | Self::ResourceExhausted => true,
+            Self::RequestTimedOut
+            | Self::BrokerNotAvailable
+            | Self::OutOfOrderSequenceNumber
+            | Self::KafkaStorageError
+            | Self::ResourceExhausted => true,
             Self::Unspecified
             | Self::OffsetOutOfRange
             | Self::CorruptMessage
@@ -158,6 +162,7 @@ impl ErrorCode {
             Self::OffsetOutOfRange
             | Self::CorruptMessage
             | Self::UnknownTopicOrPartition
+            | Self::BrokerNotAvailable
             | Self::MessageTooLarge
             | Self::InvalidTopicException
             | Self::InvalidRequiredAcks
@@ -196,7 +201,7 @@ impl ErrorCode {
             | Self::UnsupportedCompressionType
             | Self::InvalidRecord => Code::InvalidArgument,
             Self::RequestTimedOut => Code::DeadlineExceeded,
-            Self::KafkaStorageError => Code::Unavailable,
+            Self::BrokerNotAvailable | Self::KafkaStorageError => Code::Unavailable,
             Self::ResourceExhausted => Code::ResourceExhausted,
             Self::Unspecified => Code::Unknown,
         }
