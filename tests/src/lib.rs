@@ -8,10 +8,16 @@
 //! | [`proxy`] | a network in between that cuts, delays and swallows |
 //! | [`records`] | keyed records, and their form on the stdin and stdout of `oncelog` |
 //! | [`stack`] | broker, proxy and producer, put together |
+//! | [`dev`] | both in one process |
+//! | [`ordeal`] | the package list through all of it, while it breaks |
+//! | [`verdict`] | whether everything is there, once, in order |
 
 pub mod binaries;
+pub mod dev;
+pub mod ordeal;
 pub mod port;
 pub mod process;
 pub mod proxy;
 pub mod records;
 pub mod stack;
+pub mod verdict;

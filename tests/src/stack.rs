@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, process::Output};
 
 use anyhow::Context;
+use tonic::transport::{Channel, Endpoint};
 
 use crate::{
     binaries, port,
@@ -61,10 +62,26 @@ impl Stack {
     /// # Errors
     /// It does not start.
     pub async fn restart_broker(&mut self) -> anyhow::Result<()> {
-        let mut broker = start_broker(&self.workplace, self.broker_addr, self.broker_admin)?;
-        broker.ready(self.broker_admin).await?;
-        self.broker = Some(broker);
+        self.launch_broker()?;
+        self.broker.as_mut().context("just started")?.ready(self.broker_admin).await
+    }
+
+    /// Starts the broker again on the same data, and does not wait.
+    ///
+    /// # Errors
+    /// It is up already, or cannot be started.
+    pub fn launch_broker(&mut self) -> anyhow::Result<()> {
+        anyhow::ensure!(self.broker.is_none(), "the broker is up already");
+        self.broker = Some(start_broker(&self.workplace, self.broker_addr, self.broker_admin)?);
         Ok(())
+    }
+
+    /// A way to the broker itself, not by the proxy; connects when it is used.
+    ///
+    /// # Errors
+    /// None: the address is valid.
+    pub fn broker_channel(&self) -> anyhow::Result<Channel> {
+        Ok(Endpoint::new(format!("http://{}", self.broker_addr))?.connect_lazy())
     }
 
     /// `--broker` for commands: the broker itself, not by way of the proxy.
@@ -94,7 +111,7 @@ fn start_broker(workplace: &Workplace, listen: SocketAddr, admin: SocketAddr) ->
         format!("--admin-listen={admin}"),
         format!("--data-dir={}", workplace.path("data").display()),
         // Small, so that a run goes over many of them.
-        "--segment-bytes=1048576".to_owned(),
+        "--segment-bytes=4194304".to_owned(),
     ];
     Process::start("broker-svc", &args, &workplace.path("broker.log"))
 }
