@@ -16,7 +16,7 @@ use oncelog_proto::{
     },
 };
 use tokio::sync::mpsc;
-use tonic::transport::Channel;
+use tonic::{Status, transport::Channel};
 
 use self::output::{Fetched, Output, Tag};
 use crate::connect;
@@ -75,6 +75,12 @@ fn request(args: &Args, partition: i32, max_records: Option<i64>) -> FetchReques
     FetchRequest { topic: args.topic.clone(), partition, offset: args.offset, max_records, follow: args.follow, packed: true }
 }
 
+/// A stream that ended too early, and where it stood.
+fn broken(args: &Args, partition: i32, next: i64, status: &Status) -> anyhow::Error {
+    let on = format!("go on with --partition {partition} --offset {next}");
+    connect::failure(&format!("fetching {}/{partition} ({on})", args.topic), status)
+}
+
 struct Reader<W> {
     out: W,
     output: Output,
@@ -87,14 +93,13 @@ impl<W: Write> Reader<W> {
         if self.left == Some(0) {
             return Ok(());
         }
-        let tried = |next| format!("fetching {}/{partition} from {next}", args.topic);
         let mut next = args.offset.unwrap_or(0);
         let mut stream = client
             .fetch(request(args, partition, self.left))
             .await
-            .map_err(|status| connect::failure(&tried(next), &status))?
+            .map_err(|status| connect::failure(&format!("fetching {}/{partition}", args.topic), &status))?
             .into_inner();
-        while let Some(response) = stream.message().await.map_err(|status| connect::failure(&tried(next), &status))? {
+        while let Some(response) = stream.message().await.map_err(|status| broken(args, partition, next, &status))? {
             self.write(partition, &mut next, response)?;
         }
         Ok(())
@@ -123,10 +128,7 @@ impl<W: Write> Reader<W> {
         while let Some((partition, response)) = responses.recv().await {
             let at = partitions.iter().position(|&p| p == partition).expect("one of those that were asked for");
             let next = &mut next[at];
-            let response = response.map_err(|status| {
-                let on = format!("go on with --partition {partition} --offset {next}");
-                connect::failure(&format!("following {}/{partition} ({on})", args.topic), &status)
-            })?;
+            let response = response.map_err(|status| broken(args, partition, *next, &status))?;
             self.write(partition, next, response)?;
             if self.left == Some(0) {
                 break;
