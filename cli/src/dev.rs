@@ -35,7 +35,7 @@ pub(crate) struct Args {
     segment_bytes: u64,
 }
 
-/// Runs both services until a signal, or until the broker fails.
+/// Runs both services until a signal, or until one of them fails.
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let signals = Signals::register()?;
     telemetry::init("oncelog dev", telemetry::LogFormat::Text, "warn")?;
@@ -44,13 +44,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     broker.listen = args.broker_listen;
     broker.admin_listen = args.broker_admin_listen;
     broker.segment_bytes = args.segment_bytes;
-    let broker = Broker::start(broker).await.context("the broker does not start")?;
+    let mut broker = Broker::start(broker).await.context("the broker does not start")?;
 
     let producer = producer_svc::Config::default()
         .listen(args.producer_listen)
         .admin_listen(Some(args.producer_admin_listen))
         .broker(broker.local_addr());
-    let producer = Producer::start(producer).await.context("the producer does not start")?;
+    let mut producer = Producer::start(producer).await.context("the producer does not start")?;
 
     let card = card::card(producer.local_addr(), broker.local_addr());
     let mut out = std::io::stdout();
@@ -59,14 +59,15 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 
     let failed = tokio::select! {
         () = signals.stop() => None,
-        error = broker.failed() => Some(error),
+        // Without the broker there is nothing that the producer could still do.
+        error = broker.failed() => return Err(anyhow::Error::from(error).context("the broker failed")),
+        error = producer.failed() => Some(error.context("the producer failed")),
     };
     // The producer first: what it has taken in, the broker has still to write.
-    let drained = producer.shutdown().await.context("the producer did not drain");
-    if let Some(error) = failed {
-        return Err(anyhow::anyhow!(error).context("the broker failed"));
-    }
+    let drained = match failed {
+        Some(error) => Err(error),
+        None => producer.shutdown().await.context("the producer did not drain"),
+    };
     broker.shutdown().await.context("the broker did not stop cleanly")?;
-    drained?;
-    Ok(ExitCode::SUCCESS)
+    drained.map(|()| ExitCode::SUCCESS)
 }
