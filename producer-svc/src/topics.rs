@@ -99,13 +99,10 @@ impl<D: Describe> Topics<D> {
             }
             self.ask(&mut entries, topic)?
         };
-        let answered = timeout_at(deadline, question.wait_for(|question| matches!(question, Question::Answered(_)))).await;
-        let question = match answered {
-            Ok(Ok(question)) => question.clone(),
-            // In time, but the one who asked is gone: the process ends.
-            Ok(Err(_)) => Question::Open(None),
-            Err(_) => question.borrow().clone(),
-        };
+        let answered = question.wait_for(|question| matches!(question, Question::Answered(_)));
+        // Whether it was answered or not, in time or not: what counts is how the question stands afterwards.
+        let _ = timeout_at(deadline, answered).await;
+        let question = question.borrow().clone();
         match question {
             Question::Answered(Ok(count)) if fits(count) => Ok(count),
             Question::Answered(Ok(count)) => Err(no_such_partition(topic, count, partition)),

@@ -16,7 +16,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use key::{ADMIN_LISTEN, BOOTSTRAP_SERVERS, KEYS, LISTEN, PRODUCER_PROPERTIES};
 use reading::{Layers, Reading};
-pub use settings::{Acks, Effective, Settings};
+pub use settings::{Effective, Settings};
 
 /// What the flags said, each value as it was written. The default says nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

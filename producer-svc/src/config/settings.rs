@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use oncelog_proto::Compression;
+use oncelog_proto::{Compression, v1::Acks};
 use tonic::transport::Uri;
 
 use super::{
@@ -13,6 +13,7 @@ use super::{
     },
     reading::Reading,
 };
+use crate::session::SessionConfig;
 
 /// A configuration without contradictions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +38,7 @@ pub struct Settings {
     pub request_timeout: Duration,
     /// `linger.ms`.
     pub linger: Duration,
-    /// `batch.size`, at most `max_request_size`. Zero, which Kafka allows, is one byte: every record its own batch (C58).
+    /// `batch.size` in bytes, at most `max_request_size`; 0 makes every record a batch (C58).
     pub batch_size: usize,
     /// `compression.type`.
     pub compression: Compression,
@@ -61,18 +62,6 @@ pub struct Settings {
     pub warnings: Vec<String>,
 }
 
-/// When a record is acknowledged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Acks {
-    /// When it is on disk.
-    #[default]
-    All,
-    /// When it is written, maybe not yet on disk.
-    One,
-    /// When the broker accepted it; it has no offset yet.
-    Zero,
-}
-
 /// One setting as it is in effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Effective {
@@ -85,6 +74,25 @@ pub struct Effective {
 }
 
 impl Settings {
+    /// What concerns the session. `token` is random text of this process, 1 to 64 bytes.
+    pub(crate) fn session(&self, token: String) -> SessionConfig {
+        SessionConfig {
+            linger: self.linger,
+            batch_size: self.batch_size,
+            max_request_size: self.max_request_size,
+            max_in_flight: self.max_in_flight,
+            request_timeout: self.request_timeout,
+            delivery_timeout: self.delivery_timeout,
+            retries: self.retries,
+            retry_backoff: self.retry_backoff,
+            retry_backoff_max: self.retry_backoff_max,
+            compression: self.compression,
+            idempotence: self.idempotence,
+            acks: self.acks,
+            token,
+        }
+    }
+
     /// Reads every setting, then looks for contradictions between those that could be read. None if one could not.
     pub(super) fn read(reading: &mut Reading<'_>) -> Option<Self> {
         let listen = reading.listen(&LISTEN);
@@ -176,7 +184,7 @@ impl Settings {
             delivery_timeout: delivery_timeout?,
             request_timeout: request_timeout?,
             linger: linger?,
-            batch_size: batch_size?.max(1),
+            batch_size: batch_size?,
             compression: compression?,
             buffer_memory: buffer_memory?,
             max_block: max_block?,

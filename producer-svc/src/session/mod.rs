@@ -1,0 +1,281 @@
+//! The producer's session: what turns `Send`s into tagged batches and brings each of them to the log exactly once.
+//!
+//! Pure: events and the time go in by [`Session::handle`], what is to be done comes out of [`Session::poll_action`], and
+//! [`Session::next_wakeup`] says when to come back. No clock, no I/O, no randomness but the seed's: the same events give the
+//! same actions.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`step`] | what goes in and what comes out |
+//! | `config` | what is set |
+//! | `sends` | who waits for which outcome |
+//! | `lanes`, `lane` | the partitions: a queue of untagged batches and a window of tagged ones each |
+//! | `window` | the tagged batches of a partition, at most five from the lowest unresolved one on |
+//! | `schedule` | whose turn it is, and when to look again |
+//! | `produce` | which batches leave in which call |
+//! | `calls` | the calls that are out |
+//! | `answers` | the decision table |
+//! | `verdicts` | what follows from a call that ended |
+//! | `handshake` | producer id, epoch, and the calls that get them |
+//! | `recovery` | what a recovery answer says |
+//! | `succession` | from one incarnation to the next |
+//! | `refused_topics` | what fails without asking |
+//! | `backoff` | how long to wait |
+//!
+//! What holds throughout: a tag is for ever. A batch gets its sequence when it is first handed over; until its outcome is known
+//! it is only ever sent again, the same bytes under the same tag. Nothing is renumbered while unsure (W18).
+
+mod answers;
+mod backoff;
+mod calls;
+mod config;
+mod handshake;
+mod lane;
+mod lanes;
+mod produce;
+mod recovery;
+mod refused_topics;
+mod schedule;
+mod sends;
+pub mod step;
+mod succession;
+mod verdicts;
+mod window;
+
+use std::{collections::VecDeque, time::Duration};
+
+use oncelog_proto::{
+    ErrorCode, Fault, Monotonic, PartitionIndex, Sequence, TopicName, packed::MAX_UNCOMPRESSED_BYTES,
+    record_set::RecordSetEncoder, v1::Record,
+};
+
+pub use crate::accumulator::record_cost;
+use crate::accumulator::{Batch, CloseRule};
+use backoff::Backoff;
+use calls::Calls;
+pub use config::SessionConfig;
+use handshake::Handshake;
+use lane::Next;
+use lanes::Lanes;
+use refused_topics::RefusedTopics;
+use schedule::{LaneId, Schedule, Urgency};
+use sends::{BatchOutcome, Sends};
+pub use step::*;
+
+/// One producer id's worth of protocol state: everything between a `Send` and its outcome.
+#[derive(Debug)]
+pub struct Session {
+    config: SessionConfig,
+    now: Monotonic,
+    closing: bool,
+    /// Largest batch that the broker takes, once it has said so.
+    max_batch_bytes: Option<usize>,
+    handshake: Handshake,
+    sends: Sends,
+    lanes: Lanes,
+    schedule: Schedule,
+    calls: Calls,
+    refused_topics: RefusedTopics,
+    backoff: Backoff,
+    actions: VecDeque<Action>,
+}
+
+impl Session {
+    /// A session that has sent nothing yet. With idempotence its first action asks for a producer id. `seed` decides the
+    /// jitter of its pauses.
+    ///
+    /// # Panics
+    /// The configuration breaks a promise: no call in flight, a token that is empty or longer than 64 bytes, or with
+    /// idempotence more than five calls in flight or acknowledgements that do not mean durable.
+    pub fn new(config: SessionConfig, seed: u64) -> Self {
+        config.assert_sound();
+        let mut session = Self {
+            now: Monotonic::default(),
+            closing: false,
+            max_batch_bytes: None,
+            handshake: Handshake::new(config.idempotence),
+            sends: Sends::default(),
+            lanes: Lanes::new(config.idempotence),
+            schedule: Schedule::default(),
+            calls: Calls::new(config.max_in_flight),
+            refused_topics: RefusedTopics::default(),
+            backoff: Backoff::new(config.retry_backoff, config.retry_backoff_max, seed),
+            actions: VecDeque::new(),
+            config,
+        };
+        session.shake_hands();
+        session
+    }
+
+    /// Takes note of what happened. Then act on everything that [`Self::poll_action`] returns.
+    ///
+    /// # Panics
+    /// A [`SendId`] was used before and its `Send` is not complete.
+    pub fn handle(&mut self, event: Event, now: Monotonic) {
+        self.now = self.now.max(now);
+        match event {
+            Event::Send { id, topic, records } => self.accept(id, &topic, &records),
+            Event::ProduceAnswered { call, results } => self.produce_answered(call, results),
+            Event::ProduceFailed { call, failure } => self.produce_failed(call, &failure),
+            Event::InitAnswered { init, answer } => self.init_answered(init, &answer),
+            Event::InitFailed { init, failure } => self.init_failed(init, &failure),
+            Event::Close => {
+                self.closing = true;
+                self.reschedule_all();
+            }
+            Event::Tick => {}
+        }
+        self.elapse();
+        self.shake_hands();
+        self.produce();
+    }
+
+    /// The next thing to be done, in order; none if nothing is.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When to call [`Self::handle`] with [`Event::Tick`] if nothing else happens before. Maybe earlier than needed, never later.
+    pub fn next_wakeup(&self) -> Option<Monotonic> {
+        [self.schedule.next_wakeup(), self.handshake.due()].into_iter().flatten().min()
+    }
+
+    /// Has every `Send` got its outcome, and was every action polled? What may be left are tags of batches whose callers were
+    /// told "unknown".
+    pub fn is_idle(&self) -> bool {
+        self.sends.is_empty() && self.actions.is_empty()
+    }
+
+    fn accept(&mut self, id: SendId, topic: &TopicName, records: &[(PartitionIndex, Record)]) {
+        if let Some(fault) = self.refused_topics.fault(topic, self.now) {
+            return self.refuse_send(id, records, &fault);
+        }
+        if let Some(fault) = records.iter().find_map(|(_, record)| too_large(record)) {
+            return self.refuse_send(id, records, &fault);
+        }
+        if records.is_empty() {
+            return self.actions.push_back(Action::Complete { send: id, outcomes: Vec::new() });
+        }
+        self.sends.open(id, records.len());
+        let mut last = None;
+        for (index, (partition, record)) in records.iter().enumerate() {
+            let lane = match last {
+                Some((same, lane)) if same == *partition => lane,
+                _ => self.lanes.open(topic, *partition),
+            };
+            last = Some((*partition, lane));
+            self.append(lane, record, id, index);
+        }
+    }
+
+    fn append(&mut self, id: LaneId, record: &Record, send: SendId, index: usize) {
+        let (room, may_produce) = (self.calls.room(), self.handshake.may_produce());
+        let lane = self.lanes.get_mut(id).expect("a lane is dropped when another is opened, and never one that was just used");
+        // As long as a call is free for it, a batch is full at `batch.size`. When none is, closing it would gain nothing: it
+        // fills on, so that five calls a round trip carry whatever has come meanwhile.
+        let waiting = lane.accumulator.closed();
+        let leaves_at_once = may_produce && waiting < room && lane.window.len() + waiting < window::SPAN;
+        let bytes = if leaves_at_once { self.config.batch_size } else { usize::MAX };
+        let ceiling = self.config.max_request_size.min(self.max_batch_bytes.unwrap_or(usize::MAX)).min(MAX_UNCOMPRESSED_BYTES);
+        let age = self.config.linger.max(self.config.delivery_timeout / JOIN_FRACTION);
+        let rule = CloseRule { bytes: bytes.min(ceiling), age, compression: self.config.compression };
+        if lane.accumulator.push(record, send, index, rule, self.now) {
+            self.reschedule(id);
+        }
+    }
+
+    fn refuse_send(&mut self, send: SendId, records: &[(PartitionIndex, Record)], fault: &Fault) {
+        let outcomes = vec![RecordOutcome::Refused(fault.clone()); records.len()];
+        self.actions.push_back(Action::Complete { send, outcomes });
+        let bytes = records.iter().map(|(_, record)| record_cost(record)).sum();
+        self.actions.push_back(Action::Free { bytes });
+    }
+
+    /// Looks after every partition whose wake-up has come: batches that waited too long, pauses that are over, lingering that
+    /// has ended.
+    fn elapse(&mut self) {
+        while let Some(id) = self.schedule.due(self.now) {
+            self.expire_late(id);
+            self.reschedule(id);
+        }
+    }
+
+    fn expire_late(&mut self, id: LaneId) {
+        let (now, timeout) = (self.now, self.config.delivery_timeout);
+        let is_late = |created: Monotonic| created.plus(timeout) <= now;
+        let waited = move || {
+            let message = format!(
+                "not appended within delivery.timeout.ms={}: the broker was away or overloaded, or the linger too long. The records \
+                 are certainly not in the log; send them again",
+                timeout.as_millis()
+            );
+            Fault::new(ErrorCode::RequestTimedOut, message)
+        };
+        let Some(lane) = self.lanes.get(id) else { return };
+        let late = |batch: &Batch| is_late(batch.created());
+        let bases: Vec<Sequence> =
+            lane.window.slots().filter(|slot| slot.batch().is_some_and(late)).map(window::Slot::base).collect();
+        for base in bases {
+            self.expire(id, base, waited);
+        }
+        while let Some(lane) = self.lanes.get_mut(id) {
+            lane.window.slide();
+            if !lane.accumulator.oldest().is_some_and(is_late) {
+                break;
+            }
+            let batch = lane.accumulator.take().expect("it has an oldest batch");
+            self.conclude(id, &batch, &BatchOutcome::Refused(waited()));
+        }
+    }
+
+    /// Fails what a partition has queued if its topic is refused.
+    fn fail_untagged_if_refused(&mut self, id: LaneId) {
+        while let Some(lane) = self.lanes.get_mut(id) {
+            let Some(fault) = self.refused_topics.fault(&lane.partition.topic, self.now) else { return };
+            let Some(batch) = lane.accumulator.take() else { return };
+            self.conclude(id, &batch, &BatchOutcome::Refused(fault));
+        }
+    }
+
+    /// Tells the callers of a batch.
+    fn conclude(&mut self, id: LaneId, batch: &Batch, outcome: &BatchOutcome) {
+        let lane = self.lanes.get(id).expect("a lane with a batch is not dropped before the batch is concluded");
+        self.sends.conclude(lane.partition.partition, batch, outcome, &mut self.actions);
+    }
+
+    /// Notes what a partition has to send, and when to look at it again. To be called whenever something happened to it.
+    fn reschedule(&mut self, id: LaneId) {
+        let Some(lane) = self.lanes.get(id) else { return self.schedule.set_ready(id, None) };
+        let (urgency, at) = match lane.next(self.now, self.linger()) {
+            Next::Resend(_) => (Some(Urgency::Resend), None),
+            Next::New => (Some(Urgency::New), None),
+            Next::At(at) => (None, Some(at)),
+            Next::Nothing => (None, None),
+        };
+        let deadline = lane.oldest().map(|created| created.plus(self.config.delivery_timeout));
+        self.schedule.set_ready(id, urgency);
+        for at in [at, deadline].into_iter().flatten() {
+            self.schedule.wake_by(id, at);
+        }
+    }
+
+    fn reschedule_all(&mut self) {
+        for id in self.lanes.ids() {
+            self.reschedule(id);
+        }
+    }
+
+    fn linger(&self) -> Duration {
+        if self.closing { Duration::ZERO } else { self.config.linger }
+    }
+}
+
+/// A record that no batch can hold. The configured limits are checked before, and lower; this one is the format's.
+fn too_large(record: &Record) -> Option<Fault> {
+    let len = RecordSetEncoder::added_len(record);
+    let message = || format!("the record has {len} bytes; a batch holds at most {MAX_UNCOMPRESSED_BYTES}. Send a smaller one");
+    (len > MAX_UNCOMPRESSED_BYTES).then(|| Fault::new(ErrorCode::MessageTooLarge, message()))
+}
+
+/// A record joins a batch in the first tenth of the batch's delivery timeout, so that it has the rest for itself.
+const JOIN_FRACTION: u32 = 10;
