@@ -1,8 +1,8 @@
 //! The broker's settings: each is a flag and an environment variable, parsed and checked before any port is opened.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::Args;
+use clap::{Args, FromArgMatches};
 use oncelog_proto::topic::PartitionCount;
 
 use crate::{journal, pipeline, state::Limits};
@@ -11,11 +11,23 @@ use crate::{journal, pipeline, state::Limits};
 #[derive(Args, Clone, Debug)]
 pub struct Config {
     /// Address for gRPC.
-    #[arg(id = "broker_listen", long = "listen", env = "ONCELOG_BROKER_LISTEN", default_value = "127.0.0.1:50051", value_name = "ADDR")]
+    #[arg(
+        id = "broker_listen",
+        long = "listen",
+        env = "ONCELOG_BROKER_LISTEN",
+        default_value = "127.0.0.1:50051",
+        value_name = "ADDR"
+    )]
     pub listen: SocketAddr,
 
     /// Address for health, readiness and metrics over plain HTTP.
-    #[arg(id = "broker_admin_listen", long = "admin-listen", env = "ONCELOG_BROKER_ADMIN_LISTEN", default_value = "127.0.0.1:9464", value_name = "ADDR")]
+    #[arg(
+        id = "broker_admin_listen",
+        long = "admin-listen",
+        env = "ONCELOG_BROKER_ADMIN_LISTEN",
+        default_value = "127.0.0.1:9464",
+        value_name = "ADDR"
+    )]
     pub admin_listen: SocketAddr,
 
     /// Directory of the journal; made if it is not there. One broker at a time.
@@ -67,7 +79,13 @@ pub struct Config {
     pub queued_max_request_bytes: usize,
 
     /// Most connections; a further one is closed at once.
-    #[arg(id = "broker_max_connections", long = "max-connections", env = "ONCELOG_BROKER_MAX_CONNECTIONS", default_value_t = 1_000, value_name = "N")]
+    #[arg(
+        id = "broker_max_connections",
+        long = "max-connections",
+        env = "ONCELOG_BROKER_MAX_CONNECTIONS",
+        default_value_t = 1_000,
+        value_name = "N"
+    )]
     pub max_connections: usize,
 
     /// Most Fetch streams at a time; a further one is refused with RESOURCE_EXHAUSTED.
@@ -96,7 +114,13 @@ pub struct Config {
     pub accept_clock_jump: bool,
 
     /// How long a stop waits for calls to end, in milliseconds.
-    #[arg(id = "broker_shutdown_timeout_ms", long = "shutdown-timeout-ms", env = "ONCELOG_BROKER_SHUTDOWN_TIMEOUT_MS", default_value_t = 30_000, value_name = "MS")]
+    #[arg(
+        id = "broker_shutdown_timeout_ms",
+        long = "shutdown-timeout-ms",
+        env = "ONCELOG_BROKER_SHUTDOWN_TIMEOUT_MS",
+        default_value_t = 30_000,
+        value_name = "MS"
+    )]
     pub shutdown_timeout_ms: u64,
 }
 
@@ -106,15 +130,13 @@ pub struct Config {
 pub struct Conflict(String);
 
 impl Config {
-    /// The defaults, with the journal in `data_dir`.
-    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
-        #[derive(clap::Parser)]
-        struct Only {
-            #[command(flatten)]
-            config: Config,
-        }
-        let args = [std::ffi::OsString::from("broker-svc"), "--data-dir".into(), data_dir.into().into_os_string()];
-        <Only as clap::Parser>::parse_from(args).config
+    /// Reads flags; what they do not say is taken from the environment, or is the default.
+    ///
+    /// # Errors
+    /// A flag is unknown, missing, or out of its range.
+    pub fn parse_args<A: Into<OsString> + Clone>(args: impl IntoIterator<Item = A>) -> Result<Self, clap::Error> {
+        let command = Self::augment_args(clap::Command::new("broker-svc").no_binary_name(true));
+        Self::from_arg_matches(&command.try_get_matches_from(args)?)
     }
 
     /// Checks settings against each other.
@@ -162,7 +184,7 @@ impl Config {
     }
 
     /// What the pipeline is made with. `group_bytes` and `incarnation` are the journal's.
-    pub(crate) fn pipeline_options(&self, group_bytes: usize, incarnation: u16) -> pipeline::Options {
+    pub fn pipeline_options(&self, group_bytes: usize, incarnation: u16) -> pipeline::Options {
         pipeline::Options {
             limits: self.limits(),
             hold: Duration::from_millis(self.hold_ms),
@@ -174,10 +196,7 @@ impl Config {
     }
 
     pub(crate) fn retention(&self) -> journal::Retention {
-        journal::Retention {
-            bytes: self.retention_bytes,
-            age: u64::try_from(self.retention_ms).ok().map(Duration::from_millis),
-        }
+        journal::Retention { bytes: self.retention_bytes, age: u64::try_from(self.retention_ms).ok().map(Duration::from_millis) }
     }
 
     /// What the state may grow to.
@@ -217,7 +236,7 @@ mod tests {
     #[test]
     fn conflicts_name_both_settings_and_the_limit_is_allowed() {
         let with = |change: &dyn Fn(&mut Config)| {
-            let mut config = Config::new("somewhere");
+            let mut config = Config::parse_args(["--data-dir=somewhere"]).expect("the defaults are allowed");
             change(&mut config);
             config.check().map_err(|conflict| conflict.to_string())
         };

@@ -10,6 +10,7 @@
 //! | [`stack`] | broker, proxy and producer, put together |
 //! | [`dev`] | both in one process |
 //! | [`ordeal`] | the package list through all of it, while it breaks |
+//! | [`transcript`] | conversations with a broker, written down as text |
 //! | [`verdict`] | whether everything is there, once, in order |
 
 pub mod binaries;
@@ -20,4 +21,5 @@ pub mod process;
 pub mod proxy;
 pub mod records;
 pub mod stack;
+pub mod transcript;
 pub mod verdict;

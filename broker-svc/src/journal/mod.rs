@@ -9,3 +9,19 @@ pub struct Group {
     /// Payloads.
     pub payloads: Vec<bytes::Bytes>,
 }
+/// Options.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// x
+    pub segment_bytes: u64,
+    /// x
+    pub snapshot_every_bytes: u64,
+}
+/// R.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// x
+    pub bytes: Option<u64>,
+    /// x
+    pub age: Option<std::time::Duration>,
+}

@@ -332,6 +332,11 @@ impl<R> Pipeline<R> {
         Some(group)
     }
 
+    /// Does somebody wait for the group that is being written to be written, and not only for its sync?
+    pub fn is_written_awaited(&self) -> bool {
+        self.writing.as_ref().is_some_and(|draft| !draft.on_written.is_empty())
+    }
+
     /// What leaves next.
     pub fn poll_output(&mut self) -> Option<Output<R>> {
         self.outputs.pop_front()

@@ -31,6 +31,27 @@ pub struct Ends {
     pub end: Offset,
 }
 
+impl Ends {
+    /// The offset that a reader starts from: the one asked for, or the log start.
+    ///
+    /// # Errors
+    /// `OFFSET_OUT_OF_RANGE`: below the log start or above the log end; names both.
+    pub fn first_to_read(self, asked: Option<i64>, partition: &TopicPartition) -> Result<Offset, Fault> {
+        let Some(asked) = asked else { return Ok(self.start) };
+        let offset = Offset::new(asked).ok().filter(|offset| (self.start..=self.end).contains(offset));
+        offset.ok_or_else(|| self.out_of_range(asked, partition))
+    }
+
+    /// The fault of an offset that is not between the two.
+    pub fn out_of_range(self, offset: i64, partition: &TopicPartition) -> Fault {
+        let Self { start, end } = self;
+        let message =
+            format!("{partition} has no offset {offset} to read: its log starts at {start}, and its next offset is {end}");
+        let fault = Fault::new(ErrorCode::OffsetOutOfRange, message).with("offset", offset);
+        fault.with("log_start_offset", start).with("log_end_offset", end)
+    }
+}
+
 /// All living topics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Topics {

@@ -1,14 +1,15 @@
 //! From answers to messages.
 
-use oncelog_proto::{Offset, ProducerId, TopicPartition, v1};
+use oncelog_proto::{Offset, ProducerId, Timestamp, TopicPartition, v1};
 use prost::Message;
 
 use crate::{
     pipeline::BatchOutcome,
-    state::{Granted, ProducerDescription, Recovered},
+    state::{Granted, PartitionDescription, ProducerDescription, Recovered, TopicDescription},
 };
 
-pub(super) fn produced(outcomes: Vec<BatchOutcome>) -> v1::ProduceResponse {
+/// The answer to a `Produce` call.
+pub fn produced(outcomes: Vec<BatchOutcome>) -> v1::ProduceResponse {
     v1::ProduceResponse { results: outcomes.into_iter().map(batch_result).collect() }
 }
 
@@ -26,7 +27,7 @@ fn batch_result(outcome: BatchOutcome) -> v1::BatchResult {
 }
 
 /// One page of an answer to `InitProducerId`: the partitions after `last`, as many as fit.
-pub(super) fn granted(granted: Granted, last: Option<&TopicPartition>, max_batch_bytes: usize) -> v1::InitProducerIdResponse {
+pub fn granted(granted: Granted, last: Option<&TopicPartition>, max_batch_bytes: usize) -> v1::InitProducerIdResponse {
     let mut response = v1::InitProducerIdResponse {
         producer_id: granted.producer.get(),
         producer_epoch: granted.epoch.get(),
@@ -66,9 +67,28 @@ fn recovered_partition(recovered: &Recovered) -> v1::init_producer_id_response::
     }
 }
 
-pub(super) fn producers(producers: Vec<ProducerDescription>, most: usize) -> v1::DescribeProducersResponse {
+/// The description of one topic. `oldest` tells when a partition's first record was appended; it may read files.
+pub fn topic(
+    topic: &TopicDescription,
+    oldest: &impl Fn(&PartitionDescription) -> Option<Timestamp>,
+) -> v1::describe_topics_response::Topic {
+    let partition = |(index, partition): (i32, &PartitionDescription)| v1::describe_topics_response::Partition {
+        partition: index,
+        log_start_offset: partition.ends.start.get(),
+        log_end_offset: partition.ends.end.get(),
+        bytes: i64::try_from(partition.bytes).unwrap_or(i64::MAX),
+        oldest_append_time: oldest(partition).map(Timestamp::to_proto),
+    };
+    v1::describe_topics_response::Topic {
+        topic: topic.topic.to_string(),
+        partitions: (0..).zip(&topic.partitions).map(partition).collect(),
+    }
+}
+
+/// One page of an answer to `DescribeProducers`.
+pub fn producers(producers: Vec<ProducerDescription>, page_size: usize) -> v1::DescribeProducersResponse {
     use v1::describe_producers_response::{Partition, Producer};
-    let is_full = producers.len() == most;
+    let is_full = producers.len() == page_size;
     let next_page_token = match producers.last() {
         Some(last) if is_full => ProducerId::to_string(&last.producer),
         _ => String::new(),

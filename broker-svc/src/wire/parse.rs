@@ -5,9 +5,7 @@
 use std::collections::HashSet;
 
 use oncelog_proto::{
-    Epoch, ErrorCode, Fault, PackedBatch, ProducerId, Sequence, Tag, TopicName, TopicPartition,
-    topic::PartitionCount,
-    v1,
+    Epoch, ErrorCode, Fault, PackedBatch, ProducerId, Sequence, Tag, TopicName, TopicPartition, topic::PartitionCount, v1,
 };
 use sha2::{Digest, Sha256};
 
@@ -18,14 +16,18 @@ use crate::{
 };
 
 /// Most batches of one call.
-pub(super) const MAX_BATCHES: usize = 10_000;
+pub const MAX_BATCHES: usize = 10_000;
 /// Longest recovery token, in bytes.
-pub(super) const MAX_TOKEN_BYTES: usize = 64;
+pub const MAX_TOKEN_BYTES: usize = 64;
 /// Most producers that one page describes.
-pub(super) const MAX_PAGE_SIZE: i32 = 1_000;
+pub const MAX_PAGE_SIZE: i32 = 1_000;
 const DEFAULT_PAGE_SIZE: i32 = 100;
 
-pub(super) fn produce(request: v1::ProduceRequest, max_message_bytes: usize) -> Result<Request, Fault> {
+/// A `Produce` call. A batch of more than `max_message_bytes` is not verified.
+///
+/// # Errors
+/// The call is wrong as a whole.
+pub fn produce(request: v1::ProduceRequest, max_message_bytes: usize) -> Result<Request, Fault> {
     let producer = producer(request.producer_id, request.producer_epoch)?;
     let acks = acks(request.acks, producer.is_some())?;
     let count = request.batches.len();
@@ -97,8 +99,11 @@ fn arrival(batch: v1::Batch, producer: Option<(ProducerId, Epoch)>, max_message_
     Ok(Arrival { partition, tag, packed })
 }
 
-/// The request, and where its page of the answer starts.
-pub(super) fn init_producer(request: &v1::InitProducerIdRequest) -> Result<(InitRequest, Option<TopicPartition>), Fault> {
+/// An `InitProducerId` call, and the last partition of the page before the one asked for.
+///
+/// # Errors
+/// The call is malformed.
+pub fn init_producer(request: &v1::InitProducerIdRequest) -> Result<(InitRequest, Option<TopicPartition>), Fault> {
     let token = request.recovery_token.as_bytes();
     if token.len() > MAX_TOKEN_BYTES {
         let len = token.len();
@@ -132,16 +137,19 @@ fn page_start(page_token: &str) -> Result<Option<TopicPartition>, Fault> {
     if page_token.is_empty() {
         return Ok(None);
     }
-    let parsed = page_token.rsplit_once('/').and_then(|(topic, partition)| {
-        TopicPartition::parse(topic, partition.parse().ok()?).ok()
-    });
+    let parsed =
+        page_token.rsplit_once('/').and_then(|(topic, partition)| TopicPartition::parse(topic, partition.parse().ok()?).ok());
     match parsed {
         Some(last) => Ok(Some(last)),
         None => Err(invalid(format!("page_token {page_token:?} is none that this broker gave; start without one"))),
     }
 }
 
-pub(super) fn create_topic(request: &v1::CreateTopicRequest) -> Result<Request, Fault> {
+/// A `CreateTopic` call.
+///
+/// # Errors
+/// The name or the number is not allowed.
+pub fn create_topic(request: &v1::CreateTopicRequest) -> Result<Request, Fault> {
     let partitions = match request.partitions {
         0 => None,
         partitions => Some(PartitionCount::new(partitions)?),
@@ -149,16 +157,26 @@ pub(super) fn create_topic(request: &v1::CreateTopicRequest) -> Result<Request, 
     Ok(Request::CreateTopic { topic: TopicName::parse(&request.topic)?, partitions })
 }
 
-pub(super) fn describe_topics(request: &v1::DescribeTopicsRequest) -> Result<Request, Fault> {
+/// A `DescribeTopics` call.
+///
+/// # Errors
+/// A name is not allowed.
+pub fn describe_topics(request: &v1::DescribeTopicsRequest) -> Result<Request, Fault> {
     let topics = request.topics.iter().map(|topic| TopicName::parse(topic)).collect::<Result<_, _>>()?;
     Ok(Request::DescribeTopics { topics, create: request.allow_auto_create })
 }
 
-pub(super) fn describe_producers(request: &v1::DescribeProducersRequest) -> Result<Request, Fault> {
+/// A `DescribeProducers` call, and its page size.
+///
+/// # Errors
+/// The call is malformed.
+pub fn describe_producers(request: &v1::DescribeProducersRequest) -> Result<(Request, usize), Fault> {
     let id = |id: i64| ProducerId::new(id).map_err(|e| invalid(e.to_string()));
     let after = match request.page_token.as_str() {
         "" => None,
-        token => Some(token.parse().map_err(|_| invalid(format!("page_token {token:?} is none that this broker gave"))).and_then(id)?),
+        token => {
+            Some(token.parse().map_err(|_| invalid(format!("page_token {token:?} is none that this broker gave"))).and_then(id)?)
+        }
     };
     let page_size = match request.page_size {
         0 => DEFAULT_PAGE_SIZE,
@@ -170,9 +188,10 @@ pub(super) fn describe_producers(request: &v1::DescribeProducersRequest) -> Resu
         topic => Some(TopicName::parse(topic)?),
     };
     let most = usize::try_from(page_size).expect("it is in its range");
-    Ok(Request::DescribeProducers { producer: request.producer_id.map(id).transpose()?, topic, after, most })
+    Ok((Request::DescribeProducers { producer: request.producer_id.map(id).transpose()?, topic, after, most }, most))
 }
 
-pub(super) fn invalid(message: String) -> Fault {
+/// The fault of a malformed request.
+pub fn invalid(message: String) -> Fault {
     Fault::new(ErrorCode::InvalidRequest, message)
 }
