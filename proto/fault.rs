@@ -151,7 +151,8 @@ impl ErrorCode {
             | Self::UnknownProducerId
             | Self::UnsupportedCompressionType
             | Self::InvalidRecord
-            | Self::SequenceConflict => false,
+            | Self::SequenceConflict
+            | Self::CorruptLog => false,
         }
     }
 
@@ -177,7 +178,8 @@ impl ErrorCode {
             | Self::UnsupportedCompressionType
             | Self::InvalidRecord
             | Self::SequenceConflict
-            | Self::ResourceExhausted => true,
+            | Self::ResourceExhausted
+            | Self::CorruptLog => true,
         }
     }
 
@@ -203,6 +205,7 @@ impl ErrorCode {
             Self::RequestTimedOut => Code::DeadlineExceeded,
             Self::BrokerNotAvailable | Self::KafkaStorageError => Code::Unavailable,
             Self::ResourceExhausted => Code::ResourceExhausted,
+            Self::CorruptLog => Code::DataLoss,
             Self::Unspecified => Code::Unknown,
         }
     }

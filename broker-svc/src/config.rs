@@ -1,0 +1,252 @@
+//! The broker's settings: each is a flag and an environment variable, parsed and checked before any port is opened.
+
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, FromArgMatches};
+use oncelog_proto::topic::PartitionCount;
+
+use crate::{journal, pipeline, state::Limits};
+
+/// Settings of broker-svc. The defaults are Kafka's where Kafka has the setting.
+#[derive(Args, Clone, Debug)]
+pub struct Config {
+    /// Address for gRPC.
+    #[arg(
+        id = "broker_listen",
+        long = "listen",
+        env = "ONCELOG_BROKER_LISTEN",
+        default_value = "127.0.0.1:50051",
+        value_name = "ADDR"
+    )]
+    pub listen: SocketAddr,
+
+    /// Address for health, readiness and metrics over plain HTTP.
+    #[arg(
+        id = "broker_admin_listen",
+        long = "admin-listen",
+        env = "ONCELOG_BROKER_ADMIN_LISTEN",
+        default_value = "127.0.0.1:9464",
+        value_name = "ADDR"
+    )]
+    pub admin_listen: SocketAddr,
+
+    /// Directory of the journal; made if it is not there. One broker at a time.
+    #[arg(long, env = "ONCELOG_BROKER_DATA_DIR", value_name = "DIR")]
+    pub data_dir: PathBuf,
+
+    /// Create a topic when the first batch for it arrives.
+    #[arg(long, env = "ONCELOG_BROKER_AUTO_CREATE_TOPICS", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub auto_create_topics: bool,
+
+    /// Partitions of a topic that is created without a number: 1 to 10,000.
+    #[arg(long, env = "ONCELOG_BROKER_DEFAULT_PARTITIONS", default_value = "1", value_parser = partition_count, value_name = "N")]
+    pub default_partitions: PartitionCount,
+
+    /// How long a batch that arrived before its predecessors waits for them, in milliseconds: 0 (not at all) to 10,000.
+    #[arg(long, env = "ONCELOG_BROKER_HOLD_MS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(0..=10_000), value_name = "MS")]
+    pub hold_ms: u64,
+
+    /// Memory for all batches that wait like that, in bytes.
+    #[arg(long, env = "ONCELOG_BROKER_HOLD_BYTES", default_value_t = 64 << 20, value_name = "BYTES")]
+    pub hold_bytes: usize,
+
+    /// Size of a segment file of the journal, in bytes: 1 MiB to 4 GiB.
+    #[arg(long, env = "ONCELOG_BROKER_SEGMENT_BYTES", default_value_t = 256 << 20, value_parser = clap::value_parser!(u64).range(1 << 20..=4 << 30), value_name = "BYTES")]
+    pub segment_bytes: u64,
+
+    /// A snapshot of the state is written after so many bytes of journal. Less means faster starts and more writing.
+    #[arg(long, env = "ONCELOG_BROKER_SNAPSHOT_BYTES", default_value_t = 512 << 20, value_parser = clap::value_parser!(u64).range(1 << 20..), value_name = "BYTES")]
+    pub snapshot_bytes: u64,
+
+    /// The oldest segments go when the journal is larger than this, in bytes. Default: no limit.
+    #[arg(long, env = "ONCELOG_BROKER_RETENTION_BYTES", value_name = "BYTES")]
+    pub retention_bytes: Option<u64>,
+
+    /// The oldest segments go when all their records are older than this, in milliseconds; -1: never. Default: 7 days.
+    #[arg(long, env = "ONCELOG_BROKER_RETENTION_MS", default_value_t = 604_800_000, value_parser = clap::value_parser!(i64).range(-1..), allow_negative_numbers = true, value_name = "MS")]
+    pub retention_ms: i64,
+
+    /// Largest batch, in bytes as sent: 1 KiB to 7 MiB, and at most half a segment.
+    #[arg(long, env = "ONCELOG_BROKER_MAX_MESSAGE_BYTES", default_value_t = 1_048_588, value_parser = byte_range(1 << 10, 7 << 20), value_name = "BYTES")]
+    pub max_message_bytes: usize,
+
+    /// Largest request, in bytes: 64 KiB to 64 MiB, and at least 64 KiB more than --max-message-bytes.
+    #[arg(long, env = "ONCELOG_BROKER_MAX_REQUEST_BYTES", default_value_t = 8 << 20, value_parser = byte_range(64 << 10, 64 << 20), value_name = "BYTES")]
+    pub max_request_bytes: usize,
+
+    /// Memory for requests that are being worked on, all together, in bytes. More are refused with RESOURCE_EXHAUSTED.
+    #[arg(long, env = "ONCELOG_BROKER_QUEUED_MAX_REQUEST_BYTES", default_value_t = 256 << 20, value_parser = byte_range(1 << 20, 1 << 40), value_name = "BYTES")]
+    pub queued_max_request_bytes: usize,
+
+    /// Most connections; a further one is closed at once.
+    #[arg(
+        id = "broker_max_connections",
+        long = "max-connections",
+        env = "ONCELOG_BROKER_MAX_CONNECTIONS",
+        default_value_t = 1_000,
+        value_name = "N"
+    )]
+    pub max_connections: usize,
+
+    /// Most Fetch streams at a time; a further one is refused with RESOURCE_EXHAUSTED.
+    #[arg(long, env = "ONCELOG_BROKER_MAX_FETCHES", default_value_t = 1_000, value_name = "N")]
+    pub max_fetches: usize,
+
+    /// Most partitions of all topics together.
+    #[arg(long, env = "ONCELOG_BROKER_MAX_PARTITIONS", default_value_t = 100_000, value_name = "N")]
+    pub max_partitions: usize,
+
+    /// Most producer ids known at a time. A fresh one above is refused with RESOURCE_EXHAUSTED.
+    #[arg(long, env = "ONCELOG_BROKER_MAX_PRODUCERS", default_value_t = 2_000_000, value_name = "N")]
+    pub max_producers: usize,
+
+    /// Most pairs of producer and partition remembered at a time, at about 300 bytes each.
+    #[arg(long, env = "ONCELOG_BROKER_MAX_WINDOWS", default_value_t = 4_000_000, value_name = "N")]
+    pub max_windows: usize,
+
+    /// A producer that is not heard of for so long is forgotten, in milliseconds. Time when the broker was down does not count.
+    #[arg(long, env = "ONCELOG_BROKER_PRODUCER_ID_EXPIRATION_MS", default_value_t = 86_400_000, value_parser = clap::value_parser!(u64).range(1..), value_name = "MS")]
+    pub producer_id_expiration_ms: u64,
+
+    /// The wall clock is right although it stands more than a day ahead of the journal's last entry. Until this is said at such a
+    /// start, nothing expires and nothing is dropped for its age.
+    #[arg(long, env = "ONCELOG_BROKER_ACCEPT_CLOCK_JUMP", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub accept_clock_jump: bool,
+
+    /// How long a stop waits for calls to end, in milliseconds.
+    #[arg(
+        id = "broker_shutdown_timeout_ms",
+        long = "shutdown-timeout-ms",
+        env = "ONCELOG_BROKER_SHUTDOWN_TIMEOUT_MS",
+        default_value_t = 30_000,
+        value_name = "MS"
+    )]
+    pub shutdown_timeout_ms: u64,
+}
+
+/// Two settings that cannot both hold.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Conflict(String);
+
+impl Config {
+    /// Reads flags; what they do not say is taken from the environment, or is the default.
+    ///
+    /// # Errors
+    /// A flag is unknown, missing, or out of its range.
+    pub fn parse_args<A: Into<OsString> + Clone>(args: impl IntoIterator<Item = A>) -> Result<Self, clap::Error> {
+        let command = Self::augment_args(clap::Command::new("broker-svc").no_binary_name(true));
+        Self::from_arg_matches(&command.try_get_matches_from(args)?)
+    }
+
+    /// Checks settings against each other.
+    ///
+    /// # Errors
+    /// Two of them conflict; names both and what is allowed.
+    pub fn check(&self) -> Result<(), Conflict> {
+        let half_segment = usize::try_from(self.segment_bytes / 2).unwrap_or(usize::MAX);
+        if self.max_message_bytes > half_segment {
+            return Err(Conflict(format!(
+                "--max-message-bytes {} and --segment-bytes {} conflict: a batch may take at most half a segment, {half_segment} bytes",
+                self.max_message_bytes, self.segment_bytes
+            )));
+        }
+        let least = self.max_message_bytes + REQUEST_OVERHEAD_BYTES;
+        if self.max_request_bytes < least {
+            return Err(Conflict(format!(
+                "--max-request-bytes {} and --max-message-bytes {} conflict: a request has to be allowed at least {least} bytes",
+                self.max_request_bytes, self.max_message_bytes
+            )));
+        }
+        if self.queued_max_request_bytes < self.max_request_bytes {
+            return Err(Conflict(format!(
+                "--queued-max-request-bytes {} and --max-request-bytes {} conflict: the first may not be the smaller",
+                self.queued_max_request_bytes, self.max_request_bytes
+            )));
+        }
+        if usize::try_from(self.default_partitions.get()).unwrap_or(usize::MAX) > self.max_partitions {
+            return Err(Conflict(format!(
+                "--default-partitions {} and --max-partitions {} conflict: the first may not be the larger",
+                self.default_partitions.get(),
+                self.max_partitions
+            )));
+        }
+        Ok(())
+    }
+
+    /// What the journal is opened with.
+    pub(crate) fn journal_options(&self) -> journal::Options {
+        journal::Options {
+            segment_bytes: self.segment_bytes,
+            snapshot_every_bytes: self.snapshot_bytes,
+            ..journal::Options::default()
+        }
+    }
+
+    /// What the pipeline is made with. `group_bytes` and `incarnation` are the journal's.
+    pub fn pipeline_options(&self, group_bytes: usize, incarnation: u16) -> pipeline::Options {
+        pipeline::Options {
+            limits: self.limits(),
+            hold: Duration::from_millis(self.hold_ms),
+            hold_bytes: self.hold_bytes,
+            group_bytes,
+            incarnation,
+            accept_clock_jump: self.accept_clock_jump,
+        }
+    }
+
+    pub(crate) fn retention(&self) -> journal::Retention {
+        journal::Retention { bytes: self.retention_bytes, age: u64::try_from(self.retention_ms).ok().map(Duration::from_millis) }
+    }
+
+    /// What the state may grow to.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            max_message_bytes: self.max_message_bytes,
+            auto_create_topics: self.auto_create_topics,
+            default_partitions: self.default_partitions,
+            max_partitions: self.max_partitions,
+            max_producers: self.max_producers,
+            max_windows: self.max_windows,
+            producer_id_expiration: Duration::from_millis(self.producer_id_expiration_ms),
+        }
+    }
+}
+
+fn partition_count(text: &str) -> Result<PartitionCount, String> {
+    let count: i32 = text.parse().map_err(|e| format!("{e}"))?;
+    PartitionCount::new(count).map_err(|fault| fault.message().to_owned())
+}
+
+fn byte_range(least: usize, most: usize) -> impl Fn(&str) -> Result<usize, String> + Clone + Send + Sync + 'static {
+    move |text| match text.parse::<usize>() {
+        Ok(bytes) if (least..=most).contains(&bytes) => Ok(bytes),
+        Ok(bytes) => Err(format!("{bytes} is not in {least} to {most}")),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+/// Room in a request for what is not a batch's data: names, tags, the producer, the framing of all of it.
+const REQUEST_OVERHEAD_BYTES: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conflicts_name_both_settings_and_the_limit_is_allowed() {
+        let with = |change: &dyn Fn(&mut Config)| {
+            let mut config = Config::parse_args(["--data-dir=somewhere"]).expect("the defaults are allowed");
+            change(&mut config);
+            config.check().map_err(|conflict| conflict.to_string())
+        };
+        assert_eq!(with(&|_| {}), Ok(()));
+        assert_eq!(with(&|c| (c.segment_bytes, c.max_message_bytes) = (2 << 20, 1 << 20)), Ok(()));
+        let error = with(&|c| (c.segment_bytes, c.max_message_bytes) = (2 << 20, (1 << 20) + 1)).expect_err("too large");
+        assert!(error.contains("--max-message-bytes 1048577 and --segment-bytes 2097152"), "{error}");
+        assert_eq!(with(&|c| c.max_request_bytes = c.max_message_bytes + (64 << 10)), Ok(()));
+        assert!(with(&|c| c.max_request_bytes = c.max_message_bytes + (64 << 10) - 1).is_err());
+        assert!(with(&|c| c.queued_max_request_bytes = c.max_request_bytes - 1).is_err());
+        assert!(with(&|c| c.max_partitions = 0).is_err());
+    }
+}

@@ -1,0 +1,232 @@
+//! The one task that owns the [`Pipeline`]: it reads the clocks, passes requests in, groups to the journal's thread, and answers
+//! out. Nothing is decided here.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, mpsc::SyncSender},
+    time::{Duration, Instant, SystemTime},
+};
+
+use oncelog_proto::{ErrorCode, Fault, Monotonic, Timestamp};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+
+use crate::{
+    committer::{Committed, ToCommit},
+    entry::PartitionId,
+    pipeline::{Answer, Counts, Now, Output, Pipeline, Request},
+    state::Ends,
+};
+
+/// Reads both clocks of this process.
+#[derive(Clone, Copy, Debug)]
+pub struct Clocks {
+    start: Instant,
+}
+
+impl Clocks {
+    /// Starts the monotonic one.
+    #[expect(clippy::disallowed_methods, reason = "the shell reads the clock that everybody else is told")]
+    pub fn start() -> Self {
+        Self { start: Instant::now() }
+    }
+
+    /// Reads both.
+    #[expect(clippy::disallowed_methods, reason = "the shell reads the clock that everybody else is told")]
+    pub fn now(&self) -> Now {
+        let monotonic = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        Now { monotonic: Monotonic::from_micros(monotonic), wall: Timestamp::from_system(SystemTime::now()) }
+    }
+
+    fn instant(&self, at: Monotonic) -> Instant {
+        self.start.checked_add(Duration::from_micros(at.as_micros())).unwrap_or_else(|| self.start + Duration::from_secs(1 << 30))
+    }
+}
+
+/// A partition as its readers follow it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tail {
+    /// It reaches this far, durably.
+    At(Ends),
+    /// Its topic was deleted.
+    Gone,
+}
+
+/// What a caller hears.
+#[derive(Debug)]
+pub(crate) enum Told {
+    Answer(Answer),
+    /// Instead of [`Answer::Located`].
+    Tail(PartitionId, watch::Receiver<Tail>),
+}
+
+/// A request on its way to the owner.
+pub(crate) struct Asked {
+    request: Request,
+    caller: Caller,
+}
+
+/// Who asked. As long as the answer is not told, the request's memory is accounted for.
+pub(crate) struct Caller {
+    tell: oneshot::Sender<Told>,
+    _memory: OwnedSemaphorePermit,
+}
+
+/// How the rest of the service speaks to the owner.
+#[derive(Clone, Debug)]
+pub(crate) struct Handle {
+    requests: mpsc::Sender<Asked>,
+    memory: Arc<Semaphore>,
+    max_bytes: usize,
+}
+
+impl Handle {
+    /// A way to the owner, for requests that together take at most `max_bytes`.
+    pub(crate) fn new(max_bytes: usize) -> (Self, mpsc::Receiver<Asked>) {
+        let (requests, asked) = mpsc::channel(QUEUED_REQUESTS);
+        let memory = Arc::new(Semaphore::new(max_bytes / MEMORY_UNIT));
+        (Self { requests, memory, max_bytes }, asked)
+    }
+
+    /// Accounts for the memory of a request of `bytes`.
+    ///
+    /// # Errors
+    /// `RESOURCE_EXHAUSTED`: too much is being worked on. Nothing of the request has been looked at.
+    pub(crate) fn reserve(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Fault> {
+        let units = u32::try_from(bytes.div_ceil(MEMORY_UNIT)).unwrap_or(u32::MAX);
+        Arc::clone(&self.memory).try_acquire_many_owned(units).map_err(|_| {
+            let most = self.max_bytes;
+            let message = format!("requests being worked on take all of --queued-max-request-bytes, {most}; send it again later");
+            let fault = Fault::new(ErrorCode::ResourceExhausted, message).with("queued_max_request_bytes", most);
+            fault.retry_after(Duration::from_millis(100))
+        })
+    }
+
+    /// Asks, and waits for the answer. If the wait is given up, what was asked is done all the same.
+    ///
+    /// # Errors
+    /// The broker is stopping, or its disk failed: whether it was done is unknown.
+    pub(crate) async fn ask(&self, request: Request, memory: OwnedSemaphorePermit) -> Result<Told, Fault> {
+        let stopping = || Fault::new(ErrorCode::KafkaStorageError, "the broker is stopping; whether this was done is unknown");
+        let (tell, told) = oneshot::channel();
+        let asked = Asked { request, caller: Caller { tell, _memory: memory } };
+        self.requests.send(asked).await.map_err(|_| stopping())?;
+        told.await.map_err(|_| stopping())
+    }
+}
+
+/// The task.
+pub(crate) struct Owner {
+    pub(crate) pipeline: Pipeline<Caller>,
+    pub(crate) clocks: Clocks,
+    pub(crate) requests: mpsc::Receiver<Asked>,
+    pub(crate) to_commit: SyncSender<ToCommit>,
+    pub(crate) committed: mpsc::Receiver<Committed>,
+    pub(crate) counts: watch::Sender<Vitals>,
+    /// Turns true when no more requests are to be taken.
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+/// What the owner tells of itself, for the metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Vitals {
+    pub(crate) counts: Counts,
+    pub(crate) topics: usize,
+    pub(crate) partitions: usize,
+    pub(crate) producers: usize,
+    pub(crate) windows: usize,
+    pub(crate) held_batches: usize,
+    pub(crate) held_bytes: usize,
+}
+
+impl Owner {
+    /// Runs until it is stopped and everything it took is answered, or the journal is gone.
+    pub(crate) async fn run(mut self) {
+        let mut tails = Tails::default();
+        let mut asked = Vec::with_capacity(REQUESTS_PER_TURN);
+        let mut is_open = true;
+        self.pass_on(&mut tails);
+        while is_open || !self.pipeline.is_idle() {
+            let wakeup = tokio::time::Instant::from_std(self.clocks.instant(self.pipeline.next_wakeup()));
+            tokio::select! {
+                biased;
+                committed = self.committed.recv() => match committed {
+                    Some(Committed::Written) => self.pipeline.on_written(),
+                    Some(Committed::Synced { room }) => self.pipeline.on_synced(room),
+                    Some(Committed::Room(room)) => self.pipeline.on_room(room),
+                    Some(Committed::TrimPlanned { through_segment, trimmed }) => {
+                        self.pipeline.on_trim(through_segment, &trimmed, self.clocks.now());
+                    }
+                    // The journal failed. Every caller that waits hears that the outcome is unknown, by the drop of its sender.
+                    None => return,
+                },
+                count = self.requests.recv_many(&mut asked, REQUESTS_PER_TURN), if is_open => {
+                    is_open = count > 0;
+                    let now = self.clocks.now();
+                    for Asked { request, caller } in asked.drain(..) {
+                        self.pipeline.on_request(caller, request, now);
+                    }
+                }
+                Ok(_) = self.stop.wait_for(|stop| *stop), if is_open && !self.requests.is_closed() => self.requests.close(),
+                () = tokio::time::sleep_until(wakeup) => {
+                    self.pipeline.on_tick(self.clocks.now());
+                    tails.forget_unfollowed();
+                    self.tell_vitals();
+                }
+            }
+            self.pass_on(&mut tails);
+        }
+    }
+
+    fn pass_on(&mut self, tails: &mut Tails) {
+        if let Some(group) = self.pipeline.poll_group() {
+            let to_commit = ToCommit { group, tell_written: self.pipeline.is_written_awaited() };
+            // There is room for it: the one before it was committed. If the thread is gone, `committed` ends next.
+            let _ = self.to_commit.send(to_commit);
+        }
+        while let Some(output) = self.pipeline.poll_output() {
+            match output {
+                Output::Answer(caller, Answer::Located(partition, ends)) => {
+                    let _ = caller.tell.send(Told::Tail(partition, tails.follow(partition, ends)));
+                }
+                // A caller that went away does not want to know.
+                Output::Answer(caller, answer) => drop(caller.tell.send(Told::Answer(answer))),
+                Output::Moved(partition, ends) => tails.set(partition, Tail::At(ends)),
+                Output::Gone(partition) => tails.set(partition, Tail::Gone),
+            }
+        }
+    }
+
+    fn tell_vitals(&self) {
+        let (topics, partitions) = self.pipeline.state().topic_counts();
+        let (producers, windows) = self.pipeline.state().producer_counts();
+        let (held_batches, held_bytes) = self.pipeline.held();
+        let counts = self.pipeline.counts();
+        self.counts.send_replace(Vitals { counts, topics, partitions, producers, windows, held_batches, held_bytes });
+    }
+}
+
+/// The partitions that somebody follows.
+#[derive(Default)]
+struct Tails(HashMap<PartitionId, watch::Sender<Tail>>);
+
+impl Tails {
+    fn follow(&mut self, partition: PartitionId, ends: Ends) -> watch::Receiver<Tail> {
+        self.0.entry(partition).or_insert_with(|| watch::Sender::new(Tail::At(ends))).subscribe()
+    }
+
+    fn set(&mut self, partition: PartitionId, tail: Tail) {
+        if let Some(followed) = self.0.get(&partition) {
+            followed.send_replace(tail);
+        }
+    }
+
+    fn forget_unfollowed(&mut self) {
+        self.0.retain(|_, tail| tail.receiver_count() > 0);
+    }
+}
+
+/// Requests that may wait for the owner's turn; their bytes are bounded apart from that.
+const QUEUED_REQUESTS: usize = 1_024;
+const REQUESTS_PER_TURN: usize = 256;
+/// What memory is counted in, in bytes: so that a semaphore can count gigabytes.
+const MEMORY_UNIT: usize = 1 << 10;

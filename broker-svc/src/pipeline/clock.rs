@@ -1,0 +1,96 @@
+//! The time of a group: the wall clock, made safe to decide by.
+
+use std::time::Duration;
+
+use oncelog_proto::{Monotonic, Timestamp};
+
+/// Two clocks, read together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Only goes forward; for waiting.
+    pub monotonic: Monotonic,
+    /// What people call the time; may jump. For what is kept.
+    pub wall: Timestamp,
+}
+
+/// Gives groups their times: never backwards, and forward no faster than time really passes, but for some slack.
+///
+/// Producers expire and segments are dropped by this time. A wall clock that jumps a month ahead for a second must not make
+/// the broker forget everyone: the retries after it would be appended a second time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GroupClock {
+    last: Timestamp,
+    read_at: Monotonic,
+    is_doubtful: bool,
+}
+
+impl GroupClock {
+    /// Starts at an opening, after a last group of that time; tells how long the broker was down.
+    pub(super) fn open(last_group: Option<Timestamp>, now: Now, accept_jump: bool) -> (Self, Duration) {
+        let last_group = last_group.unwrap_or(now.wall);
+        let downtime = now.wall.since(last_group);
+        let is_doubtful = downtime > DOUBTFUL_JUMP && !accept_jump;
+        (Self { last: last_group.max(now.wall), read_at: now.monotonic, is_doubtful }, downtime)
+    }
+
+    /// The time of a group that begins now.
+    pub(super) fn tick(&mut self, now: Now) -> Timestamp {
+        self.last = self.read(now);
+        self.read_at = now.monotonic;
+        self.last
+    }
+
+    /// What [`Self::tick`] would say.
+    pub(super) fn read(&self, now: Now) -> Timestamp {
+        let latest = self.last.plus(now.monotonic.since(self.read_at)).plus(SLACK);
+        now.wall.clamp(self.last, latest)
+    }
+
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.is_doubtful
+    }
+}
+
+/// Lets the time catch up after the wall clock was set forward by a little.
+const SLACK: Duration = Duration::from_secs(1);
+/// At an opening nothing tells a jump of the clock from a long downtime.
+const DOUBTFUL_JUMP: Duration = Duration::from_secs(24 * 3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now(monotonic: u64, wall: u64) -> Now {
+        Now { monotonic: Monotonic::from_micros(monotonic * 1_000_000), wall: Timestamp::from_micros(wall * 1_000_000) }
+    }
+
+    fn seconds(time: Timestamp) -> u64 {
+        time.as_micros() / 1_000_000
+    }
+
+    #[test]
+    fn a_clock_set_back_does_not_take_the_groups_along() {
+        let (mut clock, _) = GroupClock::open(None, now(0, 1000), false);
+        assert_eq!(seconds(clock.tick(now(10, 1010))), 1010);
+        assert_eq!(seconds(clock.tick(now(11, 500))), 1010);
+        assert_eq!(seconds(clock.tick(now(20, 1020))), 1020);
+    }
+
+    #[test]
+    fn a_clock_that_jumps_ahead_is_followed_slowly() {
+        let (mut clock, _) = GroupClock::open(None, now(0, 1000), false);
+        assert_eq!(seconds(clock.tick(now(10, 1_000_000))), 1011);
+        assert_eq!(seconds(clock.tick(now(11, 1_000_000))), 1013);
+    }
+
+    #[test]
+    fn more_than_a_day_between_the_last_group_and_the_opening_is_doubtful() {
+        let last = Some(Timestamp::from_micros(1000 * 1_000_000));
+        let day = 24 * 3600;
+        let (clock, downtime) = GroupClock::open(last, now(0, 1000 + day), false);
+        assert!(!clock.is_doubtful());
+        assert_eq!(downtime.as_secs(), day);
+        assert!(GroupClock::open(last, now(0, 1001 + day), false).0.is_doubtful());
+        assert!(!GroupClock::open(last, now(0, 1001 + day), true).0.is_doubtful());
+    }
+}

@@ -1,0 +1,283 @@
+//! Everything the broker knows: topics, producer ids and epochs, windows, offsets. A fold over the journal's entries.
+//!
+//! | file | owns |
+//! |---|---|
+//! | [`judge`] | what becomes of a batch: the admission table |
+//! | [`init`] | what becomes of an `InitProducerId` |
+//! | [`topics`], [`producers`], [`window`] | the three parts of what is known |
+//! | [`snapshot`] | the state as bytes and back |
+//!
+//! Deciding reads the state and returns entries; only [`State::apply`] changes it, live and at replay alike (I5). So a decision
+//! never leaves half a change behind, and replay cannot differ from what happened.
+//!
+//! *Deliberately absent*: a clock, I/O, locks, and knowledge of calls and groups.
+
+mod init;
+mod judge;
+mod producers;
+mod snapshot;
+mod topics;
+mod window;
+
+use std::{
+    collections::{HashMap, hash_map::DefaultHasher},
+    hash::BuildHasherDefault,
+    time::Duration,
+};
+
+use oncelog_proto::{
+    ErrorCode, Fault, PartitionIndex, ProducerId, Sequence, Timestamp, TopicName, TopicPartition, topic::PartitionCount,
+};
+
+pub use init::{Granted, InitDecision, InitRequest, Recovered};
+pub(crate) use judge::out_of_order;
+pub use judge::{Arrival, Verdict};
+use producers::Producers;
+pub use snapshot::SnapshotError;
+pub use topics::Ends;
+use topics::{Topics, unknown_topic};
+pub use window::{Remembered, WINDOW_BATCHES};
+
+use crate::entry::{Entry, PartitionId};
+
+/// A map whose order does not differ between runs: keys are numbers that the broker gave out, so nobody can choose them to
+/// collide.
+type DeterministicMap<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
+
+/// An entry that cannot follow what came before it: the journal is damaged, or a decision was wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Contradiction(pub &'static str);
+
+/// What the state may grow to, and what it does by itself.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Largest batch, in bytes as stored. Kafka's `message.max.bytes`.
+    pub max_message_bytes: usize,
+    /// Create a topic when the first batch for it arrives.
+    pub auto_create_topics: bool,
+    /// How many partitions such a topic has.
+    pub default_partitions: PartitionCount,
+    /// Most partitions of all topics together.
+    pub max_partitions: usize,
+    /// Most producer ids that are known at a time.
+    pub max_producers: usize,
+    /// Most windows and closed markers of all producers together: what memory is really spent on.
+    pub max_windows: usize,
+    /// A producer that is not heard of for so long is forgotten. Time when the broker was down does not count.
+    pub producer_id_expiration: Duration,
+}
+
+/// The fold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    topics: Topics,
+    producers: Producers,
+}
+
+/// What is told of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicDescription {
+    /// Its name.
+    pub topic: TopicName,
+    /// Its partitions, by number.
+    pub partitions: Vec<PartitionDescription>,
+}
+
+/// What is told of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionDescription {
+    /// Its id in the journal.
+    pub id: PartitionId,
+    /// Where its log starts and ends.
+    pub ends: Ends,
+    /// Stored bytes between the two.
+    pub bytes: u64,
+}
+
+/// What is told of a producer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProducerDescription {
+    /// Its id.
+    pub producer: ProducerId,
+    /// Its epoch.
+    pub epoch: oncelog_proto::Epoch,
+    /// When it was last heard of.
+    pub last_seen: Timestamp,
+    /// Where it stands, by topic and partition.
+    pub partitions: Vec<(TopicPartition, Sequence)>,
+}
+
+impl State {
+    /// Makes one change. `time` is that of the entry's group.
+    ///
+    /// # Errors
+    /// The entry contradicts what came before. Then the state means nothing any more and has to be thrown away.
+    pub fn apply(&mut self, entry: &Entry, time: Timestamp) -> Result<(), Contradiction> {
+        match entry {
+            Entry::CreateTopic { topic, first_partition, partitions } => {
+                if *first_partition != self.topics.next_partition() {
+                    return Err(Contradiction("a partition id is skipped or given out twice"));
+                }
+                self.topics.create(topic, *first_partition, *partitions)
+            }
+            Entry::DeleteTopic { topic } => {
+                let deleted = self.topics.delete(topic)?;
+                self.producers.close(&deleted);
+                Ok(())
+            }
+            Entry::InitProducer { producer, epoch, token } => self.producers.init(*producer, *epoch, *token, time),
+            Entry::Append(append) => {
+                if let Some(tag) = append.tag {
+                    self.producers.append(tag, append, time)?;
+                }
+                self.topics.append(append)
+            }
+            Entry::Expire { producer } => self.producers.expire(*producer),
+            Entry::Seen { producer } => self.producers.seen(*producer, time),
+            Entry::Trim { partitions, .. } => {
+                partitions.iter().for_each(|trimmed| self.topics.trim(trimmed));
+                Ok(())
+            }
+            Entry::LostRange { partition, to, .. } => {
+                self.topics.skip_to(*partition, *to);
+                Ok(())
+            }
+            Entry::Opened { downtime } => {
+                self.producers.opened(*downtime);
+                Ok(())
+            }
+        }
+    }
+
+    /// Decides a `CreateTopic`. `partitions` absent: the default number.
+    ///
+    /// # Errors
+    /// The topic exists, or there would be too many partitions.
+    pub fn create_topic(&self, topic: &TopicName, partitions: Option<PartitionCount>, limits: &Limits) -> Result<Entry, Fault> {
+        if self.topics.get(topic).is_some() {
+            let message = format!("topic {topic} exists already");
+            return Err(Fault::new(ErrorCode::TopicAlreadyExists, message).with("topic", topic));
+        }
+        let partitions = partitions.unwrap_or(limits.default_partitions);
+        let (have, most) = (self.topics.partition_count(), limits.max_partitions);
+        if have + partitions.get().unsigned_abs() as usize > most {
+            let message = format!(
+                "topic {topic} with {} partitions would make {} in all; --max-partitions is {most}: delete a topic or raise it",
+                partitions.get(),
+                have + partitions.get().unsigned_abs() as usize
+            );
+            return Err(Fault::new(ErrorCode::ResourceExhausted, message).with("max_partitions", most));
+        }
+        Ok(Entry::CreateTopic { topic: topic.clone(), first_partition: self.topics.next_partition(), partitions })
+    }
+
+    /// Decides a `DeleteTopic`.
+    ///
+    /// # Errors
+    /// The topic does not exist.
+    pub fn delete_topic(&self, topic: &TopicName) -> Result<Entry, Fault> {
+        match self.topics.get(topic) {
+            Some(_) => Ok(Entry::DeleteTopic { topic: topic.clone() }),
+            None => Err(unknown_topic(topic)),
+        }
+    }
+
+    /// The partitions that a topic has: their ids are gone for ever once it is deleted.
+    pub fn partition_ids(&self, topic: &TopicName) -> Vec<PartitionId> {
+        self.topics.get(topic).map_or_else(Vec::new, |found| {
+            (0..found.partitions.get().unsigned_abs()).map(|index| PartitionId(found.first.0 + index)).collect()
+        })
+    }
+
+    /// Finds a partition by name.
+    ///
+    /// # Errors
+    /// The topic or the partition does not exist.
+    pub fn find_partition(&self, name: &TopicPartition) -> Result<(PartitionId, Ends), Fault> {
+        let id = self.topics.find(name)?.ok_or_else(|| unknown_topic(&name.topic))?;
+        Ok((id, self.ends(id).expect("a living topic has its partitions")))
+    }
+
+    /// Where the log of a partition starts and ends; none if its topic is deleted.
+    pub fn ends(&self, partition: PartitionId) -> Option<Ends> {
+        self.topics.partition(partition).map(|partition| partition.ends)
+    }
+
+    /// Describes one topic, or all by name.
+    ///
+    /// # Errors
+    /// The topic does not exist.
+    pub fn describe_topic(&self, topic: &TopicName) -> Result<TopicDescription, Fault> {
+        let found = self.topics.get(topic).ok_or_else(|| unknown_topic(topic))?;
+        let describe = |index| {
+            let index = PartitionIndex::new(index).expect("counted from 0");
+            let id = found.first.nth(index);
+            let partition = self.topics.partition(id).expect("a living topic has its partitions");
+            PartitionDescription { id, ends: partition.ends, bytes: partition.bytes }
+        };
+        Ok(TopicDescription { topic: topic.clone(), partitions: (0..found.partitions.get()).map(describe).collect() })
+    }
+
+    /// Names of all topics, sorted.
+    pub fn topic_names(&self) -> Vec<TopicName> {
+        self.topics.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Describes producers in the order of their ids: those above `after`, at most `most`; only the one `id` if it is given, and
+    /// only those that wrote to `topic` if that is given.
+    pub fn describe_producers(
+        &self,
+        id: Option<ProducerId>,
+        topic: Option<&TopicName>,
+        after: Option<ProducerId>,
+        most: usize,
+    ) -> Vec<ProducerDescription> {
+        let ids = match id {
+            Some(id) => vec![id],
+            None => self.producers.ids(),
+        };
+        let from = after.map_or(0, |after| ids.partition_point(|id| *id <= after));
+        let describe = |id: &ProducerId| {
+            let producer = self.producers.get(*id)?;
+            let mut partitions: Vec<_> = producer
+                .windows_of(producer.epoch)
+                .filter_map(|(id, window)| Some((self.topics.partition(id)?.name.clone(), window.next())))
+                .collect();
+            partitions.sort_unstable();
+            if let Some(topic) = topic {
+                partitions.retain(|(name, _)| name.topic == *topic);
+                if partitions.is_empty() {
+                    return None;
+                }
+            }
+            let last_seen = self.producers.last_seen(producer);
+            Some(ProducerDescription { producer: *id, epoch: producer.epoch, last_seen, partitions })
+        };
+        ids[from..].iter().filter_map(describe).take(most).collect()
+    }
+
+    /// Producers that are to expire now, at most `most` of them. Each becomes an [`Entry::Expire`].
+    pub fn expired_producers(&self, limits: &Limits, now: Timestamp, most: usize) -> Vec<ProducerId> {
+        self.producers.expired(limits.producer_id_expiration, now, most)
+    }
+
+    /// Should a duplicate of this producer's be journaled as a sign of life? At most hourly, or 24 times within the expiration.
+    pub fn is_seen_stale(&self, producer: ProducerId, limits: &Limits, now: Timestamp) -> bool {
+        let coarse = (limits.producer_id_expiration / 24).min(Duration::from_secs(3600));
+        self.producers.get(producer).is_some_and(|p| now.since(self.producers.last_seen(p)) > coarse)
+    }
+
+    /// How many producers and how many windows and markers there are.
+    pub fn producer_counts(&self) -> (usize, usize) {
+        (self.producers.len(), self.producers.size())
+    }
+
+    /// How many topics and partitions there are.
+    pub fn topic_counts(&self) -> (usize, usize) {
+        (self.topics.iter().count(), self.topics.partition_count())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,259 @@
+//! Producers: epochs, windows, closed markers, and when each was last heard of.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use oncelog_proto::{Epoch, ProducerId, Sequence, Tag, Timestamp, TopicPartition};
+
+use super::{
+    Contradiction, DeterministicMap,
+    window::{Slot, Window},
+};
+use crate::entry::{Append, PartitionId, TokenHash};
+
+/// What is remembered of one producer id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Producer {
+    pub(super) epoch: Epoch,
+    /// Of the call that raised the epoch last (R13).
+    pub(super) token: Option<TokenHash>,
+    /// Something was appended in the current epoch; from then on the answer of its raise cannot be repeated (R13).
+    pub(super) written: bool,
+    pub(super) last_seen: Timestamp,
+    /// Sorted by partition. Windows of the epoch before stay until something is written in the current one, because a repeated
+    /// recovery call has to get the same answer.
+    windows: Vec<(PartitionId, Box<Window>)>,
+    /// Where a topic was deleted under this epoch (R12).
+    closed: BTreeSet<TopicPartition>,
+}
+
+impl Producer {
+    pub(super) fn new(epoch: Epoch, token: Option<TokenHash>, last_seen: Timestamp) -> Self {
+        Self { epoch, token, written: false, last_seen, windows: Vec::new(), closed: BTreeSet::new() }
+    }
+
+    /// The window of the current epoch.
+    pub(super) fn window(&self, partition: PartitionId) -> Option<&Window> {
+        let at = self.windows.binary_search_by_key(&partition, |(id, _)| *id).ok()?;
+        let (_, window) = &self.windows[at];
+        (window.epoch() == self.epoch).then_some(window)
+    }
+
+    /// The windows of one epoch, by partition id.
+    pub(super) fn windows_of(&self, epoch: Epoch) -> impl Iterator<Item = (PartitionId, &Window)> {
+        self.windows.iter().filter(move |(_, window)| window.epoch() == epoch).map(|(id, window)| (*id, &**window))
+    }
+
+    pub(super) fn all_windows(&self) -> impl Iterator<Item = (PartitionId, &Window)> {
+        self.windows.iter().map(|(id, window)| (*id, &**window))
+    }
+
+    pub(super) fn closed(&self) -> &BTreeSet<TopicPartition> {
+        &self.closed
+    }
+
+    /// Windows and markers: what the cap counts.
+    pub(super) fn size(&self) -> usize {
+        self.windows.len() + self.closed.len()
+    }
+
+    pub(super) fn set_window(&mut self, partition: PartitionId, window: Window) {
+        match self.windows.binary_search_by_key(&partition, |(id, _)| *id) {
+            Ok(at) => *self.windows[at].1 = window,
+            Err(at) => {
+                // Most producers write to few partitions, and there may be a million producers.
+                if self.windows.len() < 4 {
+                    self.windows.reserve_exact(1);
+                }
+                self.windows.insert(at, (partition, Box::new(window)));
+            }
+        }
+    }
+
+    pub(super) fn close(&mut self, partition: TopicPartition) {
+        self.closed.insert(partition);
+    }
+
+    fn raise(&mut self, epoch: Epoch, token: Option<TokenHash>) {
+        let fenced = self.epoch;
+        self.windows.retain(|(_, window)| window.epoch() == fenced);
+        self.closed.clear();
+        self.epoch = epoch;
+        self.token = token;
+        self.written = false;
+    }
+
+    fn append(&mut self, tag: Tag, append: &Append, time: Timestamp) -> Result<(), Contradiction> {
+        if tag.epoch != self.epoch {
+            return Err(Contradiction("a batch of an epoch that is not the producer's"));
+        }
+        if !self.written {
+            self.written = true;
+            self.windows.retain(|(_, window)| window.epoch() == tag.epoch);
+        }
+        if self.window(append.partition).is_none() {
+            self.set_window(append.partition, Window::new(tag.epoch));
+        }
+        let at = self.windows.binary_search_by_key(&append.partition, |(id, _)| *id).expect("it was just put there");
+        let window = &mut self.windows[at].1;
+        if window.next() != tag.base {
+            return Err(Contradiction("the base sequence is not the expected one"));
+        }
+        window.push(Slot { base_offset: append.base_offset, time, count: append.count, checksum: append.checksum });
+        Ok(())
+    }
+}
+
+/// All producers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Producers {
+    by_id: DeterministicMap<ProducerId, Producer>,
+    /// The id after the highest ever handed out.
+    next_id: i64,
+    /// Windows and markers of all of them.
+    size: usize,
+    /// How long the broker was down since the first opening. Expiry counts time without it.
+    downtime: Duration,
+}
+
+impl Producers {
+    pub(super) fn restore(next_id: i64, downtime: Duration) -> Self {
+        Self { next_id, downtime, ..Self::default() }
+    }
+
+    pub(super) fn get(&self, id: ProducerId) -> Option<&Producer> {
+        self.by_id.get(&id)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
+    pub(super) fn next_id(&self) -> i64 {
+        self.next_id
+    }
+
+    pub(super) fn downtime(&self) -> Duration {
+        self.downtime
+    }
+
+    pub(super) fn opened(&mut self, downtime: Duration) {
+        self.downtime = self.downtime.saturating_add(downtime);
+    }
+
+    /// When a producer was last heard of, by the wall clock.
+    pub(super) fn last_seen(&self, producer: &Producer) -> Timestamp {
+        producer.last_seen.plus(self.downtime)
+    }
+
+    pub(super) fn ids(&self) -> Vec<ProducerId> {
+        let mut ids: Vec<_> = self.by_id.keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    pub(super) fn insert(&mut self, id: ProducerId, producer: Producer) -> Result<(), Contradiction> {
+        self.size += producer.size();
+        match self.by_id.insert(id, producer) {
+            None => Ok(()),
+            Some(_) => Err(Contradiction("a producer id is handed out twice")),
+        }
+    }
+
+    pub(super) fn init(
+        &mut self,
+        id: ProducerId,
+        epoch: Epoch,
+        token: Option<TokenHash>,
+        time: Timestamp,
+    ) -> Result<(), Contradiction> {
+        let last_seen = time.minus(self.downtime);
+        if epoch == Epoch::ZERO {
+            if id.get() < self.next_id {
+                return Err(Contradiction("a producer id is handed out twice"));
+            }
+            self.next_id = id.get().checked_add(1).ok_or(Contradiction("producer ids overflow"))?;
+            return self.insert(id, Producer::new(epoch, token, last_seen));
+        }
+        self.change(id, |producer| {
+            if producer.epoch.next() != Some(epoch) {
+                return Err(Contradiction("an epoch is raised by more than one"));
+            }
+            producer.raise(epoch, token);
+            producer.last_seen = last_seen;
+            Ok(())
+        })
+    }
+
+    pub(super) fn append(&mut self, tag: Tag, append: &Append, time: Timestamp) -> Result<(), Contradiction> {
+        let last_seen = time.minus(self.downtime);
+        self.change(tag.producer, |producer| {
+            producer.last_seen = last_seen;
+            producer.append(tag, append, time)
+        })
+    }
+
+    pub(super) fn seen(&mut self, id: ProducerId, time: Timestamp) -> Result<(), Contradiction> {
+        let last_seen = time.minus(self.downtime);
+        self.change(id, |producer| {
+            producer.last_seen = last_seen;
+            Ok(())
+        })
+    }
+
+    pub(super) fn expire(&mut self, id: ProducerId) -> Result<(), Contradiction> {
+        let gone = self.by_id.remove(&id).ok_or(Contradiction("a producer expires that is not known"))?;
+        self.size -= gone.size();
+        Ok(())
+    }
+
+    /// Forgets what was written to deleted partitions, and leaves a closed marker where it was of the current epoch (R12).
+    pub(super) fn close(&mut self, deleted: &[(PartitionId, TopicPartition)]) {
+        let (Some((first, _)), Some((last, _))) = (deleted.first(), deleted.last()) else { return };
+        for producer in self.by_id.values_mut() {
+            self.size -= producer.size();
+            let (epoch, closed) = (producer.epoch, &mut producer.closed);
+            producer.windows.retain(|(id, window)| {
+                if id < first || id > last {
+                    return true;
+                }
+                if window.epoch() == epoch {
+                    let at = usize::try_from(id.0 - first.0).expect("a u32 fits");
+                    closed.insert(deleted[at].1.clone());
+                }
+                false
+            });
+            self.size += producer.size();
+        }
+    }
+
+    /// Producers not heard of for `expiration`, at most `most` of them, by id.
+    pub(super) fn expired(&self, expiration: Duration, now: Timestamp, most: usize) -> Vec<ProducerId> {
+        let now = now.minus(self.downtime);
+        let is_expired = |producer: &Producer| now.since(producer.last_seen) >= expiration;
+        let mut ids: Vec<_> = self.by_id.iter().filter(|(_, p)| is_expired(p)).map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        ids.truncate(most);
+        ids
+    }
+
+    fn change(
+        &mut self,
+        id: ProducerId,
+        change: impl FnOnce(&mut Producer) -> Result<(), Contradiction>,
+    ) -> Result<(), Contradiction> {
+        let producer = self.by_id.get_mut(&id).ok_or(Contradiction("a producer that is not known"))?;
+        self.size -= producer.size();
+        let result = change(producer);
+        self.size += producer.size();
+        result
+    }
+}
+
+/// The expected sequence of a window that may not be there (S2).
+pub(super) fn expected(window: Option<&Window>) -> Sequence {
+    window.map_or(Sequence::ZERO, Window::next)
+}
