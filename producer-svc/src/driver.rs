@@ -19,7 +19,7 @@ use crate::{
     clock::Clock,
     metrics::Metrics,
     partitioner::Partitioner,
-    session::{Action, Event, RecordOutcome, SendId, Session},
+    session::{Action, Event, FailureKind, RecordOutcome, SendId, Session},
     topics::Topics,
 };
 
@@ -55,13 +55,21 @@ struct Running {
     calls: JoinSet<Event>,
     waiting: HashMap<SendId, oneshot::Sender<Vec<RecordOutcome>>>,
     next_send: u64,
+    /// The log says that the broker is away.
+    broker_away: bool,
 }
 
 impl Driver {
     /// Runs until `stop` is true and the outcome of every record that was handed over by then is known.
     pub(crate) async fn run(self, mut inbox: mpsc::Receiver<HandOver>, mut stop: watch::Receiver<bool>) {
-        let mut running =
-            Running { driver: self, clock: Clock::start(), calls: JoinSet::new(), waiting: HashMap::new(), next_send: 0 };
+        let mut running = Running {
+            driver: self,
+            clock: Clock::start(),
+            calls: JoinSet::new(),
+            waiting: HashMap::new(),
+            next_send: 0,
+            broker_away: false,
+        };
         let mut arrived = Vec::with_capacity(BURST);
         let mut open = true;
         loop {
@@ -109,17 +117,33 @@ impl Running {
     fn ended(&mut self, ended: Result<Event, tokio::task::JoinError>) {
         match ended {
             Ok(event) => {
-                if let Event::ProduceFailed { failure, .. } | Event::InitFailed { failure, .. } = &event {
-                    tracing::debug!(kind = ?failure.kind, message = failure.message, "a call to the broker failed");
-                }
-                if matches!(event, Event::ProduceFailed { .. }) {
-                    self.driver.metrics.produce_failures.add(1);
-                }
+                self.log_call(&event);
                 self.tell(event);
             }
             // A call that never reports back would be in flight for ever.
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(error) => unreachable!("nobody cancels a call: {error}"),
+        }
+    }
+
+    /// Tells of a broker that stops answering, once, and of one that answers again.
+    fn log_call(&mut self, event: &Event) {
+        if matches!(event, Event::ProduceFailed { .. }) {
+            self.driver.metrics.produce_failures.add(1);
+        }
+        match event {
+            Event::ProduceFailed { failure, .. } | Event::InitFailed { failure, .. } => {
+                tracing::debug!(kind = ?failure.kind, message = failure.message, "a call to the broker failed");
+                if failure.kind == FailureKind::InDoubt && !self.broker_away {
+                    self.broker_away = true;
+                    tracing::warn!(message = failure.message, "the broker does not answer; trying again until it does");
+                }
+            }
+            _ if self.broker_away => {
+                self.broker_away = false;
+                tracing::info!("the broker answers again");
+            }
+            _ => {}
         }
     }
 

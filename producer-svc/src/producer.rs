@@ -109,7 +109,7 @@ impl Producer {
         };
         // Ready although the broker may be away: until it comes, buffer.memory takes in what topics that are known get.
         producer.health.ready().await;
-        tracing::info!(listen = %local_addr, admin = ?admin_addr, broker = %settings.broker, "ready");
+        tracing::info!(listen = %local_addr, admin = %admin_addr.map_or_else(|| "off".to_owned(), |addr| addr.to_string()), broker = %settings.broker, "ready");
         Ok(producer)
     }
 
