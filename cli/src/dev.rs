@@ -5,7 +5,7 @@
 
 mod card;
 
-use std::{io::Write, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, io::Write, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use broker_svc::Broker;
@@ -40,7 +40,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let signals = Signals::register()?;
     telemetry::init("oncelog dev", telemetry::LogFormat::Text, "warn")?;
 
-    let mut broker = broker_svc::Config::new(&args.data_dir);
+    let mut broker = broker_svc::Config::parse_args([OsString::from("--data-dir"), args.data_dir.clone().into()])?;
     broker.listen = args.broker_listen;
     broker.admin_listen = args.broker_admin_listen;
     broker.segment_bytes = args.segment_bytes;
@@ -60,7 +60,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let failed = tokio::select! {
         () = signals.stop() => None,
         // Without the broker there is nothing that the producer could still do.
-        error = broker.failed() => return Err(anyhow::Error::from(error).context("the broker failed")),
+        error = broker.failed() => return Err(error.context("the broker failed")),
         error = producer.failed() => Some(error.context("the producer failed")),
     };
     // The producer first: what it has taken in, the broker has still to write.
