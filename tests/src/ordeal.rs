@@ -29,7 +29,7 @@ pub struct Ordeal {
     pub kills: usize,
     /// What was sent and what is in the log.
     pub verdict: Verdict,
-    /// The broker's and the producer's services, still running.
+    /// Both services, still running.
     pub stack: Stack,
 }
 
