@@ -35,7 +35,7 @@ fn run(config: SessionConfig, seed: u64, steps: &[Step]) -> World<ReferenceBroke
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
     fn every_record_is_in_the_log_as_its_outcome_says(

@@ -63,3 +63,17 @@ fn too_large(record: &Record) -> Option<Fault> {
 
 /// A record joins a batch in the first tenth of the batch's delivery timeout, so that it has the rest for itself.
 const JOIN_FRACTION: u32 = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_taken_up_to_what_a_batch_holds() {
+        let record = |len: usize| Record { value: Some(vec![0; len].into()), ..Record::default() };
+        let framing = RecordSetEncoder::added_len(&record(MAX_UNCOMPRESSED_BYTES - 100)) - (MAX_UNCOMPRESSED_BYTES - 100);
+        assert_eq!(too_large(&record(MAX_UNCOMPRESSED_BYTES - framing)), None);
+        let fault = too_large(&record(MAX_UNCOMPRESSED_BYTES - framing + 1)).expect("one byte too many");
+        assert_eq!(fault.code(), ErrorCode::MessageTooLarge);
+    }
+}

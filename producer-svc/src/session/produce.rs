@@ -140,3 +140,45 @@ impl Session {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use oncelog_proto::{Compression, PackedBatch, PartitionIndex, Sequence, TopicName, TopicPartition};
+
+    use super::*;
+
+    fn loaded(batches: usize, bytes: usize, company: usize) -> Load {
+        let partition = TopicPartition {
+            topic: TopicName::parse("t").expect("valid"),
+            partition: PartitionIndex::new(0).expect("not negative"),
+        };
+        let packed = PackedBatch::pack(&vec![0].into(), RecordCount::MIN, Compression::None).expect("small");
+        let mut load = Load::default();
+        for _ in 0..batches {
+            let carried = Carried { lane: LaneId(0), base: Sequence::ZERO, floor: Sequence::ZERO };
+            load.add(OutgoingBatch { partition: partition.clone(), tag: None, packed: packed.clone() }, carried, bytes, company);
+        }
+        load
+    }
+
+    #[test]
+    fn a_call_has_at_most_ten_thousand_batches() {
+        assert!(loaded(MAX_BATCHES_PER_CALL - 1, 0, usize::MAX).takes(0, usize::MAX, 0));
+        assert!(!loaded(MAX_BATCHES_PER_CALL, 0, usize::MAX).takes(0, usize::MAX, 0));
+    }
+
+    #[test]
+    fn the_first_batch_always_fits_and_the_next_up_to_the_limit() {
+        assert!(loaded(0, 0, usize::MAX).takes(11, 1, 10));
+        assert!(loaded(1, 6, usize::MAX).takes(4, usize::MAX, 10));
+        assert!(!loaded(1, 6, usize::MAX).takes(5, usize::MAX, 10));
+    }
+
+    #[test]
+    fn the_smallest_company_counts_whoever_asks_for_it() {
+        assert!(loaded(1, 0, usize::MAX).takes(0, 2, 10));
+        assert!(!loaded(2, 0, usize::MAX).takes(0, 2, 10));
+        assert!(loaded(1, 0, 2).takes(0, usize::MAX, 10));
+        assert!(!loaded(2, 0, 2).takes(0, usize::MAX, 10));
+    }
+}

@@ -27,6 +27,15 @@ pub(super) enum Fate {
     Absent,
 }
 
+/// Partitions that hold less than was acknowledged, in words.
+#[derive(Debug, Default)]
+pub(super) struct Missing {
+    /// The broker knows nothing of the fenced epoch there: the topic was deleted (R12), or everything is lost.
+    pub(super) gone: Vec<String>,
+    /// Some of it is there, and the end is not: acknowledged records are lost.
+    pub(super) cut: Vec<String>,
+}
+
 impl<'a> Recovered<'a> {
     pub(super) fn new(answer: &'a InitAnswer) -> Self {
         let partitions = answer.partitions.iter().map(|recovered| (&recovered.partition, recovered)).collect();
@@ -44,14 +53,21 @@ impl<'a> Recovered<'a> {
         })
     }
 
-    /// The partitions whose log ends before what was acknowledged, with both sequences.
-    pub(super) fn lost(&self, lanes: &Lanes) -> Vec<String> {
-        let of_lane = |(partition, window): (&TopicPartition, &Window)| {
-            let (next, acknowledged) = (self.next(partition), window.acknowledged());
-            let text = || format!("{partition} ends at sequence {next}, acknowledged was up to {acknowledged}");
-            (next < acknowledged).then(text)
-        };
-        lanes.iter().filter_map(|lane| of_lane((&lane.partition, &lane.window))).collect()
+    /// What was acknowledged in the fenced epoch and is not in the log.
+    pub(super) fn missing(&self, lanes: &Lanes) -> Missing {
+        let mut missing = Missing::default();
+        for lane in lanes.iter() {
+            let acknowledged = lane.window.acknowledged();
+            match self.partitions.get(&lane.partition) {
+                None if acknowledged > Sequence::ZERO => missing.gone.push(lane.partition.to_string()),
+                Some(recovered) if recovered.next < acknowledged => {
+                    let (partition, next) = (&lane.partition, recovered.next);
+                    missing.cut.push(format!("{partition} ends at sequence {next}, acknowledged was up to {acknowledged}"));
+                }
+                None | Some(_) => {}
+            }
+        }
+        missing
     }
 
     /// What became of a batch.

@@ -12,7 +12,7 @@ use super::{
     Action, CallFailure, FailureKind, InitAnswer, InitId, Session,
     calls::Incarnation,
     handshake::Mode,
-    recovery::{Fate, Recovered},
+    recovery::{Fate, Missing, Recovered},
     schedule::LaneId,
     sends::BatchOutcome,
     slot::{Slot, Stage},
@@ -49,7 +49,7 @@ impl Session {
                 if let Some(contradiction) = recovered.contradiction(&self.lanes) {
                     return self.share_alarm(&contradiction);
                 }
-                self.alarm_if_lost(&recovered.lost(&self.lanes));
+                self.alarm_if_missing(&recovered.missing(&self.lanes));
                 self.establish(answer);
                 for id in self.lanes.ids() {
                     self.carry_over(id, &recovered);
@@ -156,13 +156,22 @@ impl Session {
         self.reschedule(id);
     }
 
-    fn alarm_if_lost(&mut self, lost: &[String]) {
-        let Some(first) = lost.first() else { return };
-        let message = format!(
-            "ACKNOWLEDGED RECORDS ARE NOT IN THE LOG of {} partition(s), first {first}. Unless the topic was deleted, the broker \
-             lost data that it had confirmed: check its disk, and whether its data directory was replaced or restored",
-            lost.len()
-        );
-        self.actions.push_back(Action::Alarm { message });
+    fn alarm_if_missing(&mut self, missing: &Missing) {
+        if let Some(first) = missing.cut.first() {
+            let message = format!(
+                "ACKNOWLEDGED RECORDS ARE LOST in {} partition(s): {first}. The broker no longer has what it had confirmed: check its \
+                 disk, and whether its data directory was replaced or restored",
+                missing.cut.len()
+            );
+            self.actions.push_back(Action::Alarm { message });
+        }
+        if let Some(first) = missing.gone.first() {
+            let message = format!(
+                "the broker has nothing of what it acknowledged in {} partition(s), first {first}: either the topic was deleted, or \
+                 acknowledged records are lost",
+                missing.gone.len()
+            );
+            self.actions.push_back(Action::Alarm { message });
+        }
     }
 }
