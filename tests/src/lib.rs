@@ -1,2 +1,25 @@
-//! x
+//! What the end-to-end tests stand on: real processes, killed and paused; a network that breaks; records from real life.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`binaries`] | where the built commands are, built when the tests run |
+//! | [`process`] | one process: started, asked whether it is ready, paused, ended, killed |
+//! | [`port`] | ports that a process can come back to |
+//! | [`proxy`] | a network in between that cuts, delays and swallows |
+//! | [`records`] | keyed records, and their form on the stdin and stdout of `oncelog` |
+//! | [`stack`] | broker, proxy and producer, put together |
+//! | [`dev`] | both in one process |
+//! | [`ordeal`] | the package list through all of it, while it breaks |
+//! | [`transcript`] | conversations with a broker, written down as text |
+//! | [`verdict`] | whether everything is there, once, in order |
+
+pub mod binaries;
+pub mod dev;
+pub mod ordeal;
+pub mod port;
+pub mod process;
+pub mod proxy;
+pub mod records;
+pub mod stack;
 pub mod transcript;
+pub mod verdict;

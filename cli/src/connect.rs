@@ -1,0 +1,111 @@
+//! The way to a service, and what is said when it fails: one line with the gRPC code, the reason, and what to do.
+
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use oncelog_proto::v1::{broker_service_client::BrokerServiceClient, producer_service_client::ProducerServiceClient};
+use tonic::{
+    Code, Status,
+    transport::{Channel, Endpoint},
+};
+use tonic_types::StatusExt;
+
+/// Connects to the producer at `url`.
+pub(crate) async fn producer(url: &str) -> anyhow::Result<ProducerServiceClient<Channel>> {
+    Ok(ProducerServiceClient::new(channel("producer", url).await?))
+}
+
+/// Connects to the broker at `url`.
+pub(crate) async fn broker(url: &str) -> anyhow::Result<BrokerServiceClient<Channel>> {
+    Ok(BrokerServiceClient::new(channel("broker", url).await?).max_decoding_message_size(MAX_MESSAGE_BYTES))
+}
+
+async fn channel(service: &str, url: &str) -> anyhow::Result<Channel> {
+    let endpoint =
+        Endpoint::new(url.to_owned()).with_context(|| format!("--{service} {url:?} is not a URL like http://host:port"))?;
+    endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .connect()
+        .await
+        .map_err(|error| {
+            let cause = root_cause(&error);
+            anyhow!("no {service} answers at {url} ({cause}); `oncelog dev` starts one, --{service} names another")
+        })
+}
+
+/// A failed call, in one line: what was tried, the code, the reason and the message, and what to do about it.
+pub(crate) fn failure(tried: &str, status: &Status) -> anyhow::Error {
+    let details = status.get_error_details();
+    let reason = details.error_info().map(|info| format!(" {}", info.reason)).unwrap_or_default();
+    let message = match (status.message(), std::error::Error::source(status)) {
+        ("", Some(source)) => root_cause(source),
+        (message, _) => message.to_owned(),
+    };
+    let advice = match status.code() {
+        Code::Unavailable => "; the service has gone or is starting: try again",
+        Code::ResourceExhausted => "; it is full: try again later, or raise the limit it names",
+        Code::Unimplemented => "; is another service listening at this address?",
+        _ => "",
+    };
+    anyhow!("{tried}: {code}{reason}: {message}{advice}", code = name(status.code()))
+}
+
+/// The code as gRPC's documents spell it.
+pub(crate) fn name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+/// The innermost cause: "connection refused" says more than "transport error".
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const WINDOW_BYTES: u32 = 8 << 20;
+/// A batch is below 64 MiB before compression; data that does not compress, and what is around it, is a little more.
+const MAX_MESSAGE_BYTES: usize = 128 << 20;
+
+#[cfg(test)]
+mod tests {
+    use oncelog_proto::{ErrorCode, Fault};
+
+    use super::*;
+
+    #[test]
+    fn a_failure_is_one_line_with_code_reason_and_message() {
+        let fault = Fault::new(ErrorCode::UnknownTopicOrPartition, "there is no topic orders");
+        let line = failure("fetch", &fault.to_status()).to_string();
+        assert_eq!(line, "fetch: NOT_FOUND UNKNOWN_TOPIC_OR_PARTITION: there is no topic orders");
+    }
+
+    #[tokio::test]
+    async fn nobody_listening_is_said_with_address_and_advice() {
+        let line = producer("http://127.0.0.1:1").await.expect_err("nobody listens there").to_string();
+        assert!(line.contains("127.0.0.1:1") && line.contains("oncelog dev"), "{line}");
+    }
+}

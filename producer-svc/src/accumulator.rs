@@ -1,0 +1,207 @@
+//! Records become batches: what waits, untagged, for its turn in one partition.
+//!
+//! Invariant: order of arrival is order in the queue, across batches and within them. A batch that comes back (its tag is
+//! void and it is certainly not in the log) goes to the front, because everything behind it arrived later.
+
+mod batch;
+
+use std::{collections::VecDeque, time::Duration};
+
+use oncelog_proto::{Compression, Monotonic, record_set::RecordSetEncoder, v1::Record};
+
+pub use batch::record_cost;
+pub(crate) use batch::{Batch, Share};
+
+use crate::session::SendId;
+
+/// The untagged records of one partition.
+#[derive(Debug, Default)]
+pub(crate) struct Accumulator {
+    closed: VecDeque<Batch>,
+    open: Option<OpenBatch>,
+}
+
+/// When an open batch takes no further record.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CloseRule {
+    /// The record would bring it above this many bytes before compression. The first record of a batch always fits.
+    pub(crate) bytes: usize,
+    /// It was created this long ago: who joined it now would share its delivery timeout and be left with the rest of it.
+    pub(crate) age: Duration,
+    /// How it is compressed once it is closed.
+    pub(crate) compression: Compression,
+}
+
+/// A batch that takes records.
+#[derive(Debug)]
+struct OpenBatch {
+    encoder: RecordSetEncoder,
+    shares: Vec<Share>,
+    created: Monotonic,
+    compression: Compression,
+}
+
+impl Accumulator {
+    /// Appends the record at `index` of a `Send`. True if it opened a batch; else nothing changed in what is ready when.
+    pub(crate) fn push(&mut self, record: &Record, send: SendId, index: usize, rule: CloseRule, now: Monotonic) -> bool {
+        let added = RecordSetEncoder::added_len(record);
+        if self
+            .open
+            .as_ref()
+            .is_some_and(|open| open.encoder.encoded_len() + added > rule.bytes || now.since(open.created) > rule.age)
+        {
+            self.close();
+        }
+        let opens = self.open.is_none();
+        let open = self.open.get_or_insert_with(|| OpenBatch {
+            encoder: RecordSetEncoder::default(),
+            shares: Vec::new(),
+            created: now,
+            compression: rule.compression,
+        });
+        open.encoder.push(record);
+        match open.shares.last_mut() {
+            Some(share) if share.send == send && share.first + share.count == index => share.count += 1,
+            _ => open.shares.push(Share { send, first: index, count: 1 }),
+        }
+        opens
+    }
+
+    /// When its first batch may go out: a closed one at once, an open one after `linger`.
+    pub(crate) fn ready_at(&self, linger: Duration) -> Option<Monotonic> {
+        match (self.closed.front(), &self.open) {
+            (Some(_), _) => Some(Monotonic::default()),
+            (None, Some(open)) => Some(open.created.plus(linger)),
+            (None, None) => None,
+        }
+    }
+
+    /// The batch that is next, closed if it was still open.
+    pub(crate) fn front(&mut self) -> Option<&Batch> {
+        if self.closed.is_empty() {
+            self.close();
+        }
+        self.closed.front()
+    }
+
+    /// Takes the batch that is next.
+    pub(crate) fn take(&mut self) -> Option<Batch> {
+        self.front()?;
+        self.closed.pop_front()
+    }
+
+    /// Puts a batch before all others.
+    pub(crate) fn put_back(&mut self, batch: Batch) {
+        assert!(self.oldest().is_none_or(|oldest| batch.created() <= oldest), "what comes back came first");
+        self.closed.push_front(batch);
+    }
+
+    /// When its oldest batch was created.
+    pub(crate) fn oldest(&self) -> Option<Monotonic> {
+        self.closed.front().map(Batch::created).or_else(|| self.open.as_ref().map(|open| open.created))
+    }
+
+    /// Closed batches in it.
+    pub(crate) fn closed(&self) -> usize {
+        self.closed.len()
+    }
+
+    /// Does nothing wait?
+    pub(crate) fn is_empty(&self) -> bool {
+        self.closed.is_empty() && self.open.is_none()
+    }
+
+    fn close(&mut self) {
+        if let Some(OpenBatch { encoder, shares, created, compression }) = self.open.take() {
+            self.closed.push_back(Batch::pack(encoder, shares, created, compression));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINGER: Duration = Duration::from_millis(5);
+
+    fn at(ms: u64) -> Monotonic {
+        Monotonic::from_micros(ms * 1000)
+    }
+
+    fn record(len: usize) -> Record {
+        Record { value: Some(vec![b'x'; len].into()), ..Record::default() }
+    }
+
+    fn rule(bytes: usize) -> CloseRule {
+        CloseRule { bytes, age: Duration::from_secs(1), compression: Compression::None }
+    }
+
+    fn sizes(mut accumulator: Accumulator) -> Vec<i32> {
+        std::iter::from_fn(|| accumulator.take()).map(|b| b.record_count().get()).collect()
+    }
+
+    #[test]
+    fn a_batch_takes_exactly_its_limit() {
+        let added = RecordSetEncoder::added_len(&record(10));
+        for (limit, expected) in [(3 * added, vec![3, 1]), (3 * added - 1, vec![2, 2])] {
+            let mut accumulator = Accumulator::default();
+            for i in 0..4 {
+                accumulator.push(&record(10), SendId(0), i, rule(limit), at(0));
+            }
+            assert_eq!(sizes(accumulator), expected, "{limit}");
+        }
+    }
+
+    #[test]
+    fn a_record_above_the_limit_has_its_own_batch() {
+        let mut accumulator = Accumulator::default();
+        for (i, len) in [10, 500, 10].into_iter().enumerate() {
+            accumulator.push(&record(len), SendId(0), i, rule(100), at(0));
+        }
+        assert_eq!(sizes(accumulator), [1, 1, 1]);
+    }
+
+    #[test]
+    fn an_open_batch_is_ready_after_linger_and_a_closed_one_at_once() {
+        let mut accumulator = Accumulator::default();
+        assert_eq!(accumulator.ready_at(LINGER), None);
+        assert!(accumulator.push(&record(10), SendId(0), 0, rule(20), at(3)), "opens a batch");
+        assert_eq!(accumulator.ready_at(LINGER), Some(at(8)));
+        assert!(!accumulator.push(&record(1), SendId(0), 1, rule(20), at(4)), "joins it");
+        assert_eq!(accumulator.ready_at(LINGER), Some(at(8)));
+        assert!(accumulator.push(&record(10), SendId(0), 2, rule(20), at(5)), "opens the next");
+        assert_eq!(accumulator.ready_at(LINGER), Some(at(0)));
+    }
+
+    #[test]
+    fn nobody_joins_a_batch_whose_time_has_mostly_passed() {
+        for (ms, expected) in [(1000, vec![2]), (1001, vec![1, 1])] {
+            let mut accumulator = Accumulator::default();
+            accumulator.push(&record(1), SendId(0), 0, rule(1000), at(0));
+            accumulator.push(&record(1), SendId(0), 1, rule(1000), at(ms));
+            assert_eq!(sizes(accumulator), expected, "{ms}");
+        }
+    }
+
+    #[test]
+    fn neighbours_of_one_send_share_an_entry() {
+        let mut accumulator = Accumulator::default();
+        for (send, index) in [(1, 0), (1, 1), (2, 0), (2, 2), (2, 3)] {
+            accumulator.push(&record(1), SendId(send), index, rule(1000), at(0));
+        }
+        let shares: Vec<_> = accumulator.take().expect("one").shares().iter().map(|s| (s.send.0, s.first, s.count)).collect();
+        assert_eq!(shares, [(1, 0, 2), (2, 0, 1), (2, 2, 2)]);
+    }
+
+    #[test]
+    fn what_comes_back_goes_first() {
+        let mut accumulator = Accumulator::default();
+        accumulator.push(&record(1), SendId(1), 0, rule(0), at(0));
+        accumulator.push(&record(1), SendId(2), 0, rule(0), at(1));
+        let first = accumulator.take().expect("two");
+        accumulator.put_back(first);
+        assert_eq!(accumulator.take().map(|b| b.shares()[0].send), Some(SendId(1)));
+        assert_eq!(accumulator.take().map(|b| b.shares()[0].send), Some(SendId(2)));
+        assert!(accumulator.is_empty());
+    }
+}

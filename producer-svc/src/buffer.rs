@@ -1,0 +1,171 @@
+//! `buffer.memory`: the bytes of records whose outcome is open.
+//!
+//! A `Send` pays for its records before they are taken in, and gets in line if there is not enough: strictly first come, first
+//! served, so that a large one is not starved by small ones (C53). Its bytes are held until the outcome of each record is
+//! known, repetitions included (C57). Whoever waits holds its records in memory too; so the line has a limit of its own, as
+//! many bytes again, and one who finds it full is sent away at once instead of after `max.block.ms`.
+
+use std::{sync::Arc, time::Duration};
+
+use oncelog_proto::{ErrorCode, Fault};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout_at},
+};
+
+/// Hands out bytes of `buffer.memory`. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Buffer {
+    capacity: usize,
+    free: Arc<Semaphore>,
+    line: Arc<Semaphore>,
+}
+
+/// Bytes that were handed out. They come back when this is dropped, or by [`Buffer::free`] after [`Self::keep`].
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Reserved(OwnedSemaphorePermit);
+
+impl Buffer {
+    /// `capacity` bytes.
+    pub(crate) fn new(capacity: usize) -> Self {
+        let semaphore = || Arc::new(Semaphore::new(capacity.min(Semaphore::MAX_PERMITS)));
+        Self { capacity, free: semaphore(), line: semaphore() }
+    }
+
+    /// Takes `bytes`, waiting for them until `deadline`.
+    ///
+    /// # Errors
+    /// `MESSAGE_TOO_LARGE`: more than there are at all; `RESOURCE_EXHAUSTED` with a hint when to try again: not free in time,
+    /// or the line is full.
+    pub(crate) async fn reserve(&self, bytes: usize, deadline: Instant) -> Result<Reserved, Fault> {
+        let Some(permits) = u32::try_from(bytes).ok().filter(|_| bytes <= self.capacity) else {
+            let message = format!(
+                "the records of the request take {bytes} bytes; buffer.memory is {}; send fewer at once or raise it",
+                self.capacity
+            );
+            return Err(Fault::new(ErrorCode::MessageTooLarge, message)
+                .with("bytes", bytes)
+                .with("buffer_memory", self.capacity));
+        };
+        // Nobody overtakes: where there is a line, this fails although there might be enough for a small one.
+        if let Ok(permit) = Arc::clone(&self.free).try_acquire_many_owned(permits) {
+            return Ok(Reserved(permit));
+        }
+        let Ok(_place) = self.line.try_acquire_many(permits) else {
+            return Err(self.full("and as many bytes again are waiting for it"));
+        };
+        match timeout_at(deadline, Arc::clone(&self.free).acquire_many_owned(permits)).await {
+            Ok(permit) => Ok(Reserved(permit.expect("the semaphore is never closed"))),
+            Err(_) => Err(self.full("and did not become free within max.block.ms")),
+        }
+    }
+
+    /// Gives back bytes that were kept.
+    pub(crate) fn free(&self, bytes: usize) {
+        self.free.add_permits(bytes);
+    }
+
+    /// Bytes that are not handed out.
+    pub(crate) fn available(&self) -> usize {
+        self.free.available_permits()
+    }
+
+    fn full(&self, why: &str) -> Fault {
+        let message = format!("buffer.memory, {} bytes, is full {why}; nothing was taken in; try again later", self.capacity);
+        Fault::new(ErrorCode::ResourceExhausted, message).with("buffer_memory", self.capacity).retry_after(RETRY_AFTER)
+    }
+}
+
+impl Reserved {
+    /// Leaves the bytes taken until [`Buffer::free`] gives them back.
+    pub(crate) fn keep(self) {
+        self.0.forget();
+    }
+}
+
+/// Long enough for some batches to be answered, short enough not to idle.
+const RETRY_AFTER: Duration = Duration::from_millis(250);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_millis(10)
+    }
+
+    fn later() -> Instant {
+        Instant::now() + Duration::from_secs(3600)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_byte_is_given_and_one_more_waits_until_its_deadline() {
+        let buffer = Buffer::new(10);
+        let _a = buffer.reserve(9, soon()).await.expect("free");
+        let b = buffer.reserve(1, soon()).await.expect("free");
+        let fault = buffer.reserve(1, soon()).await.expect_err("full");
+        assert_eq!(fault.code(), ErrorCode::ResourceExhausted);
+        assert!(fault.message().contains("max.block.ms"), "{fault}");
+        drop(b);
+        let _c = buffer.reserve(1, soon()).await.expect("came back");
+    }
+
+    #[tokio::test]
+    async fn more_than_there_is_is_refused_at_once_and_all_of_it_is_not() {
+        let buffer = Buffer::new(10);
+        let fault = buffer.reserve(11, later()).await.expect_err("never");
+        assert_eq!(fault.code(), ErrorCode::MessageTooLarge);
+        assert!(fault.message().contains("11") && fault.message().contains("10"), "{fault}");
+        buffer.reserve(10, soon()).await.expect("all of it").keep();
+        assert_eq!(buffer.available(), 0);
+        buffer.free(10);
+        assert_eq!(buffer.available(), 10);
+    }
+
+    #[tokio::test]
+    async fn who_comes_first_is_served_first_even_if_larger() {
+        let buffer = Buffer::new(10);
+        buffer.reserve(8, soon()).await.expect("free").keep();
+        let large = tokio::spawn({
+            let buffer = buffer.clone();
+            async move { buffer.reserve(10, later()).await }
+        });
+        tokio::task::yield_now().await;
+        // There are two bytes, but somebody is waiting for ten.
+        assert!(Arc::clone(&buffer.free).try_acquire_many_owned(2).is_err());
+        buffer.free(8);
+        assert!(large.await.expect("no panic").is_ok());
+    }
+
+    #[tokio::test]
+    async fn the_line_has_a_limit_too() {
+        let buffer = Buffer::new(10);
+        buffer.reserve(10, soon()).await.expect("free").keep();
+        let waiting = tokio::spawn({
+            let buffer = buffer.clone();
+            async move { buffer.reserve(10, later()).await }
+        });
+        tokio::task::yield_now().await;
+        let fault = buffer.reserve(1, later()).await.expect_err("the line is full");
+        assert_eq!(fault.code(), ErrorCode::ResourceExhausted);
+        assert!(fault.message().contains("waiting"), "{fault}");
+        buffer.free(10);
+        assert!(waiting.await.expect("no panic").is_ok());
+    }
+
+    #[tokio::test]
+    async fn who_goes_away_while_waiting_leaves_nothing_behind() {
+        let buffer = Buffer::new(10);
+        buffer.reserve(10, soon()).await.expect("free").keep();
+        let waiting = tokio::spawn({
+            let buffer = buffer.clone();
+            async move { buffer.reserve(10, later()).await.map(Reserved::keep) }
+        });
+        tokio::task::yield_now().await;
+        waiting.abort();
+        assert!(waiting.await.expect_err("aborted").is_cancelled());
+        buffer.free(10);
+        assert_eq!((buffer.available(), buffer.line.available_permits()), (10, 10));
+    }
+}

@@ -1,0 +1,189 @@
+//! The one task that owns the session: it tells it what happened and carries out what it wants done.
+//!
+//! Everything that decides is in the session and the partitioner, and both have this one owner; so there are no locks, and
+//! what arrives first is first in its partition. Whoever handed over a `Send` may stop listening for its outcome; the records
+//! are the session's from then on.
+
+use std::{collections::HashMap, sync::Arc};
+
+use oncelog_proto::{PartitionIndex, TopicName, topic::PartitionCount, v1::Record};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+    time::sleep_until,
+};
+
+use crate::{
+    broker_client::BrokerClient,
+    buffer::{Buffer, Reserved},
+    clock::Clock,
+    metrics::Metrics,
+    partitioner::Partitioner,
+    session::{Action, Event, FailureKind, RecordOutcome, SendId, Session},
+    topics::Topics,
+};
+
+/// The records of a `Send`: checked, paid for, and about to be the session's.
+#[derive(Debug)]
+pub(crate) struct HandOver {
+    pub(crate) topic: TopicName,
+    /// How many partitions the topic has.
+    pub(crate) count: PartitionCount,
+    /// The partition that the caller named; it exists.
+    pub(crate) partition: Option<PartitionIndex>,
+    pub(crate) records: Vec<Record>,
+    /// What the records take of `buffer.memory`.
+    pub(crate) reserved: Reserved,
+    /// Told once: one outcome for each record. Dropped without a word when the process ends before it is known.
+    pub(crate) outcomes: oneshot::Sender<Vec<RecordOutcome>>,
+}
+
+/// The session and what it acts through.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    pub(crate) session: Session,
+    pub(crate) partitioner: Partitioner,
+    pub(crate) broker: BrokerClient,
+    pub(crate) topics: Topics<BrokerClient>,
+    pub(crate) buffer: Buffer,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+struct Running {
+    driver: Driver,
+    clock: Clock,
+    calls: JoinSet<Event>,
+    waiting: HashMap<SendId, oneshot::Sender<Vec<RecordOutcome>>>,
+    next_send: u64,
+    /// The log says that the broker is away.
+    broker_away: bool,
+}
+
+impl Driver {
+    /// Runs until `stop` is true and the outcome of every record that was handed over by then is known.
+    pub(crate) async fn run(self, mut inbox: mpsc::Receiver<HandOver>, mut stop: watch::Receiver<bool>) {
+        let mut running = Running {
+            driver: self,
+            clock: Clock::start(),
+            calls: JoinSet::new(),
+            waiting: HashMap::new(),
+            next_send: 0,
+            broker_away: false,
+        };
+        let mut arrived = Vec::with_capacity(BURST);
+        let mut open = true;
+        loop {
+            running.act();
+            if !open && running.driver.session.is_idle() {
+                return;
+            }
+            let wakeup = running.driver.session.next_wakeup().map(|at| running.clock.instant(at));
+            tokio::select! {
+                taken = inbox.recv_many(&mut arrived, BURST), if open => {
+                    for hand_over in arrived.drain(..) {
+                        running.take(hand_over);
+                    }
+                    if taken == 0 {
+                        open = false;
+                        running.tell(Event::Close);
+                    }
+                }
+                Some(ended) = running.calls.join_next() => running.ended(ended),
+                () = async { sleep_until(wakeup.expect("there is one")).await }, if wakeup.is_some() => running.tell(Event::Tick),
+                // What is in the inbox by now is still taken; whoever comes later is told that it was not.
+                _ = stop.wait_for(|stop| *stop), if !inbox.is_closed() => inbox.close(),
+            }
+        }
+    }
+}
+
+impl Running {
+    fn tell(&mut self, event: Event) {
+        self.driver.session.handle(event, self.clock.now());
+    }
+
+    fn take(&mut self, hand_over: HandOver) {
+        let HandOver { topic, count, partition, records, reserved, outcomes } = hand_over;
+        let partitioner = &mut self.driver.partitioner;
+        let routed = |record: Record| (partition.unwrap_or_else(|| partitioner.choose(&topic, count, &record)), record);
+        let records = records.into_iter().map(routed).collect();
+        let id = SendId(self.next_send);
+        self.next_send += 1;
+        self.waiting.insert(id, outcomes);
+        reserved.keep();
+        self.tell(Event::Send { id, topic, records });
+    }
+
+    fn ended(&mut self, ended: Result<Event, tokio::task::JoinError>) {
+        match ended {
+            Ok(event) => {
+                self.log_call(&event);
+                self.tell(event);
+            }
+            // A call that never reports back would be in flight for ever.
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(error) => unreachable!("nobody cancels a call: {error}"),
+        }
+    }
+
+    /// Tells of a broker that stops answering, once, and of one that answers again.
+    fn log_call(&mut self, event: &Event) {
+        if matches!(event, Event::ProduceFailed { .. }) {
+            self.driver.metrics.produce_failures.add(1);
+        }
+        match event {
+            Event::ProduceFailed { failure, .. } | Event::InitFailed { failure, .. } => {
+                tracing::debug!(kind = ?failure.kind, message = failure.message, "a call to the broker failed");
+                if failure.kind == FailureKind::InDoubt && !self.broker_away {
+                    self.broker_away = true;
+                    tracing::warn!(message = failure.message, "the broker does not answer; trying again until it does");
+                }
+            }
+            _ if self.broker_away => {
+                self.broker_away = false;
+                tracing::info!("the broker answers again");
+            }
+            _ => {}
+        }
+    }
+
+    fn act(&mut self) {
+        while let Some(action) = self.driver.session.poll_action() {
+            match action {
+                Action::Produce(call) => {
+                    self.driver.metrics.produce_calls.add(1);
+                    self.calls.spawn(self.driver.broker.clone().produce(call));
+                }
+                Action::Init { init, recover, token, timeout } => {
+                    self.driver.metrics.init_calls.add(1);
+                    if let Some((producer, epoch)) = recover {
+                        tracing::warn!(%producer, %epoch, "recovering: asking the broker what is in the log");
+                    }
+                    self.calls.spawn(self.driver.broker.clone().init(init, recover, token, timeout));
+                }
+                Action::Complete { send, outcomes } => self.complete(send, outcomes),
+                Action::Free { bytes } => self.driver.buffer.free(bytes),
+                Action::ForgetTopic { topic } => self.driver.topics.forget(&topic),
+                Action::Alarm { message } => {
+                    self.driver.metrics.alarms.add(1);
+                    tracing::error!("{message}");
+                }
+            }
+        }
+    }
+
+    fn complete(&mut self, send: SendId, outcomes: Vec<RecordOutcome>) {
+        let count = |which: fn(&RecordOutcome) -> bool| outcomes.iter().filter(|outcome| which(outcome)).count();
+        let metrics = &self.driver.metrics;
+        metrics.records_appended.add(count(|outcome| matches!(outcome, RecordOutcome::Appended { .. })));
+        metrics.records_refused.add(count(|outcome| matches!(outcome, RecordOutcome::Refused(_))));
+        metrics.records_unknown.add(count(|outcome| matches!(outcome, RecordOutcome::Unknown)));
+        if let Some(waiting) = self.waiting.remove(&send) {
+            // The caller may be gone; its records were not.
+            let _ = waiting.send(outcomes);
+        }
+    }
+}
+
+/// `Send`s taken in before the session's wishes are looked at again.
+const BURST: usize = 256;

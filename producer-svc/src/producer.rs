@@ -1,0 +1,197 @@
+//! The service as a whole: its start, its running, its end.
+//!
+//! It ends in an order that loses nothing that can be kept: first it says that it is draining and takes in nothing more, then
+//! it waits for the outcome of what it took in, then for the answers to reach their callers. Each wait has a bound; what is
+//! still open at the end of it is told as unknown, if anybody can still be told.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use oncelog_edge::{
+    accept::{self, Incoming},
+    admin::Admin,
+    health::Health,
+    reflection, server,
+};
+use oncelog_proto::v1::producer_service_server::ProducerServiceServer;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::timeout,
+};
+use tonic::server::NamedService;
+
+use crate::{
+    broker_client::BrokerClient,
+    buffer::Buffer,
+    config::{Config, Settings},
+    driver::Driver,
+    metrics::Metrics,
+    partitioner::Partitioner,
+    rpc::{self, Admission},
+    session::Session,
+    topics::Topics,
+};
+
+/// A running producer service.
+#[derive(Debug)]
+pub struct Producer {
+    local_addr: SocketAddr,
+    admin_addr: Option<SocketAddr>,
+    shutdown_timeout: Duration,
+    health: Health,
+    stop: watch::Sender<bool>,
+    driver: JoinHandle<()>,
+    server: JoinHandle<anyhow::Result<()>>,
+    admin: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl Producer {
+    /// Starts it: listens, serves, and connects to the broker when that is first needed. The settings that are in effect are
+    /// logged, each with where it came from.
+    ///
+    /// # Errors
+    /// A [`crate::ConfigError`], or an address that cannot be listened on.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        let settings = config.resolve(&|name| Some(std::env::var_os(name)?.to_string_lossy().into_owned()))?;
+        tell(&settings);
+
+        let limits = accept::Limits { connections: settings.max_connections, ..accept::Limits::default() };
+        let incoming = Incoming::bind(settings.listen, limits).await?;
+        let admin = match settings.admin_listen {
+            Some(addr) => Some(Admin::bind(addr).await?),
+            None => None,
+        };
+        let (stop, stopping) = watch::channel(false);
+        let health = Health::new(SERVICES).await;
+
+        let metrics = Arc::<Metrics>::default();
+        let buffer = Buffer::new(settings.buffer_memory);
+        let broker = BrokerClient::new(settings.broker.clone(), settings.acks, settings.request_timeout);
+        let topics = Topics::new(broker.clone(), settings.retry_backoff);
+        let (hand_over, inbox) = mpsc::channel(INBOX);
+        let admission = Admission::new(&settings, topics.clone(), buffer.clone(), hand_over);
+        let random = || getrandom::u64().map_err(|e| anyhow::anyhow!("the operating system has no randomness: {e}"));
+        let token = format!("{:016x}{:016x}", random()?, random()?);
+        let driver = Driver {
+            session: Session::new(settings.session(token), random()?),
+            partitioner: Partitioner::new(settings.batch_size, random()?),
+            broker,
+            topics,
+            buffer: buffer.clone(),
+            metrics: Arc::clone(&metrics),
+        };
+
+        let local_addr = incoming.local_addr();
+        let admin_addr = admin.as_ref().map(Admin::local_addr);
+        let serve = server::builder(server::Limits::default())
+            .add_service(rpc::service(admission))
+            .add_service(health.server())
+            .add_service(reflection::v1(SERVICES))
+            .add_service(reflection::v1alpha(SERVICES))
+            .serve_with_incoming_shutdown(incoming, stopped(stopping.clone()));
+        let mut producer = Self {
+            local_addr,
+            admin_addr,
+            shutdown_timeout: settings.shutdown_timeout,
+            driver: tokio::spawn(driver.run(inbox, stopping.clone())),
+            server: tokio::spawn(async move { serve.await.context("the server ended") }),
+            admin: admin.map(|admin| {
+                let text = move || metrics.text(settings.buffer_memory, buffer.available());
+                // Served to the very end: a drain is something to be seen.
+                tokio::spawn(admin.serve(health.readiness(), text, std::future::pending()))
+            }),
+            health,
+            stop,
+        };
+        // Ready although the broker may be away: until it comes, buffer.memory takes in what topics that are known get.
+        producer.health.ready().await;
+        tracing::info!(listen = %local_addr, admin = %admin_addr.map_or_else(|| "off".to_owned(), |addr| addr.to_string()), broker = %settings.broker, "ready");
+        Ok(producer)
+    }
+
+    /// Where callers reach it.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Where probes and metrics are served, unless that is off.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin_addr
+    }
+
+    /// Waits until it ends by itself, which it never does in health; then drop it.
+    pub async fn failed(&mut self) -> anyhow::Error {
+        tokio::select! {
+            ended = &mut self.driver => match ended {
+                Ok(()) => anyhow::anyhow!("the session's task ended"),
+                Err(error) => anyhow::Error::new(error).context("the session's task ended"),
+            },
+            ended = &mut self.server => match ended {
+                Ok(Ok(())) => anyhow::anyhow!("the server ended"),
+                Ok(Err(error)) => error,
+                Err(error) => anyhow::Error::new(error).context("the server ended"),
+            },
+        }
+    }
+
+    /// Drains it and ends it: nothing more is taken in, what was taken in is sent without lingering, and its outcome is told.
+    ///
+    /// # Errors
+    /// `shutdown.timeout.ms` passed before every outcome was known, or a task ended wrongly.
+    pub async fn shutdown(mut self) -> anyhow::Result<()> {
+        self.health.draining().await;
+        self.health.end_watches().await;
+        self.stop.send_replace(true);
+        let drained = match timeout(self.shutdown_timeout, &mut self.driver).await {
+            Ok(ended) => ended.context("the session's task ended wrongly"),
+            Err(_) => {
+                // Its end tells every waiting caller that the outcome is unknown.
+                self.driver.abort();
+                let limit = self.shutdown_timeout.as_millis();
+                Err(anyhow::anyhow!("not every outcome was known within shutdown.timeout.ms, {limit}; the others stay unknown"))
+            }
+        };
+        let served = match timeout(ANSWERS, &mut self.server).await {
+            Ok(ended) => ended.context("the server's task ended wrongly").and_then(|served| served),
+            Err(_) => {
+                tracing::warn!("callers that did not read their answers were cut off");
+                Ok(())
+            }
+        };
+        drained.and(served)
+    }
+}
+
+impl Drop for Producer {
+    fn drop(&mut self) {
+        self.driver.abort();
+        self.server.abort();
+        if let Some(admin) = &self.admin {
+            admin.abort();
+        }
+    }
+}
+
+async fn stopped(mut stopping: watch::Receiver<bool>) {
+    // A sender that is gone stops it as well.
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+fn tell(settings: &Settings) {
+    for setting in &settings.effective {
+        tracing::info!("{}={} ({})", setting.name, setting.value, setting.source);
+    }
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
+}
+
+const SERVICES: &[&str] = &[ProducerServiceServer::<()>::NAME];
+/// `Send`s on their way to the session's task.
+const INBOX: usize = 1024;
+/// How long callers have to read their answers once every outcome is known.
+const ANSWERS: Duration = Duration::from_secs(5);

@@ -1,0 +1,55 @@
+//! `ProducerService`: what callers reach.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`admission`] | the way of a request from the wire to the session: checks, partitions, memory, hand-over |
+//! | [`outcome`] | what a caller is told of the outcomes of its records |
+//! | [`stream`] | `SendStream`: many requests under way, answers in order |
+
+mod admission;
+mod outcome;
+mod stream;
+
+use oncelog_proto::v1::{
+    SendRequest, SendResponse, SendStreamRequest,
+    producer_service_server::{ProducerService, ProducerServiceServer},
+};
+use tonic::{Request, Response, Status, Streaming};
+
+pub(crate) use admission::Admission;
+use outcome::Failure;
+
+/// The service, over an admission.
+#[derive(Clone, Debug)]
+pub(crate) struct Rpc {
+    admission: Admission,
+}
+
+/// The service as the server takes it. It decodes messages up to [`Admission::max_message_bytes`].
+pub(crate) fn service(admission: Admission) -> ProducerServiceServer<Rpc> {
+    let limit = admission.max_message_bytes();
+    ProducerServiceServer::new(Rpc { admission }).max_decoding_message_size(limit)
+}
+
+#[tonic::async_trait]
+impl ProducerService for Rpc {
+    async fn send(&self, request: Request<SendRequest>) -> Result<Response<SendResponse>, Status> {
+        let request = request.into_inner();
+        let count = request.records.len();
+        // From here on the records live on even if this future is dropped at the caller's deadline.
+        let sent = match self.admission.admit(request).await {
+            Ok(outcomes) => outcome::sent(outcomes.await.ok(), count),
+            Err(fault) => Err(Failure::not_taken_in(fault, count)),
+        };
+        sent.map(Response::new).map_err(|failure| failure.to_status())
+    }
+
+    type SendStreamStream = stream::Answers;
+
+    async fn send_stream(
+        &self,
+        request: Request<Streaming<SendStreamRequest>>,
+    ) -> Result<Response<Self::SendStreamStream>, Status> {
+        Ok(Response::new(stream::serve(self.admission.clone(), request.into_inner())))
+    }
+}

@@ -1,0 +1,75 @@
+//! The outstanding `Produce` calls: which batches each carries, and what was known of their partitions when it left.
+//!
+//! Invariant: never more than `max_in_flight` of them, those of a fenced epoch counted until they end.
+
+use std::collections::BTreeMap;
+
+use oncelog_proto::{Epoch, ProducerId, Sequence};
+
+use super::{CallId, schedule::LaneId};
+
+/// Every call that has not ended.
+#[derive(Debug)]
+pub(super) struct Calls {
+    outstanding: BTreeMap<CallId, Call>,
+    limit: usize,
+    next: u64,
+}
+
+/// What is remembered of a call.
+#[derive(Debug)]
+pub(super) struct Call {
+    /// Whose tags its batches carry; none with idempotence off.
+    pub(super) incarnation: Option<Incarnation>,
+    /// Its batches, in order.
+    pub(super) batches: Vec<Carried>,
+}
+
+/// A producer id with one of its epochs: all that tags are relative to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Incarnation {
+    pub(super) producer: ProducerId,
+    pub(super) epoch: Epoch,
+}
+
+/// A batch in a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Carried {
+    /// Its partition.
+    pub(super) lane: LaneId,
+    /// Its base sequence.
+    pub(super) base: Sequence,
+    /// The lowest sequence of the partition that was not known to be in the log when the call was sent (R7). A delayed "out of
+    /// order" is judged by this: by then the floor may be higher, and what it expects looks lost.
+    pub(super) floor: Sequence,
+}
+
+impl Calls {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { outstanding: BTreeMap::new(), limit, next: 0 }
+    }
+
+    /// How many more may be made.
+    pub(super) fn room(&self) -> usize {
+        self.limit - self.outstanding.len()
+    }
+
+    /// The id that the next call will have.
+    pub(super) fn next_id(&self) -> CallId {
+        CallId(self.next)
+    }
+
+    /// A call is made, under [`Self::next_id`].
+    pub(super) fn start(&mut self, call: Call) -> CallId {
+        assert!(self.room() > 0, "at most {} calls are outstanding", self.limit);
+        let id = self.next_id();
+        self.next += 1;
+        self.outstanding.insert(id, call);
+        id
+    }
+
+    /// A call ended. None if it is not known.
+    pub(super) fn end(&mut self, id: CallId) -> Option<Call> {
+        self.outstanding.remove(&id)
+    }
+}

@@ -1,0 +1,62 @@
+//! One partition as the session sees it: the untagged queue before it, the window of tagged batches, and what comes next.
+
+use std::time::Duration;
+
+use oncelog_proto::{Monotonic, Sequence, TopicPartition};
+
+use super::window::{Resend, Window};
+use crate::accumulator::{Accumulator, Batch};
+
+/// A partition.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) partition: TopicPartition,
+    pub(super) accumulator: Accumulator,
+    pub(super) window: Window,
+}
+
+/// What a partition has to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// The parked batch of this base, unchanged.
+    Resend(Sequence),
+    /// The first batch of the queue, which gets its tag.
+    New,
+    /// Something, but not before this.
+    At(Monotonic),
+    /// Nothing, until something happens to it.
+    Nothing,
+}
+
+impl Lane {
+    pub(super) fn new(partition: TopicPartition) -> Self {
+        Self { partition, accumulator: Accumulator::default(), window: Window::default() }
+    }
+
+    /// What comes next. Resends go before new batches, and new ones wait for room in the window.
+    pub(super) fn next(&self, now: Monotonic, linger: Duration) -> Next {
+        match self.window.resend(now) {
+            Resend::Now(base) => Next::Resend(base),
+            Resend::At(at) => Next::At(at),
+            Resend::Behind => Next::Nothing,
+            Resend::None if !self.window.has_room() => Next::Nothing,
+            Resend::None => match self.accumulator.ready_at(linger) {
+                Some(at) if at <= now => Next::New,
+                Some(at) => Next::At(at),
+                None => Next::Nothing,
+            },
+        }
+    }
+
+    /// When the oldest batch was created for which callers wait.
+    pub(super) fn oldest(&self) -> Option<Monotonic> {
+        let tagged = self.window.slots().find_map(|slot| slot.batch().map(Batch::created));
+        tagged.or_else(|| self.accumulator.oldest())
+    }
+
+    /// Would a new lane be the same? With tags the next sequence has to be remembered for as long as the epoch lasts.
+    pub(super) fn is_blank(&self, tagged: bool) -> bool {
+        let numbered = tagged && self.window.next() != Sequence::ZERO;
+        self.accumulator.is_empty() && self.window.len() == 0 && !numbered
+    }
+}
