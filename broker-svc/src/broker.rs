@@ -210,7 +210,9 @@ async fn open_journal(config: &Config, health: &mut Health) -> anyhow::Result<(J
     let opening = tokio::task::spawn_blocking(move || {
         let mut state = State::default();
         let disk = RealDisk::open(&data_dir).with_context(|| format!("the data directory {}", data_dir.display()))?;
-        let mut progress = |progress| drop(tell.send_replace(progress));
+        let mut progress = |progress| {
+            tell.send_replace(progress);
+        };
         let (journal, report) = journal::open(Arc::new(disk), options, &mut state, &mut progress)
             .with_context(|| format!("the journal in {} cannot be opened", data_dir.display()))?;
         anyhow::Ok((journal, state, report))

@@ -19,20 +19,20 @@ use crate::{
 
 /// Reads both clocks of this process.
 #[derive(Clone, Copy, Debug)]
-pub struct Clocks {
+pub(crate) struct Clocks {
     start: Instant,
 }
 
 impl Clocks {
     /// Starts the monotonic one.
     #[expect(clippy::disallowed_methods, reason = "the shell reads the clock that everybody else is told")]
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self { start: Instant::now() }
     }
 
     /// Reads both.
     #[expect(clippy::disallowed_methods, reason = "the shell reads the clock that everybody else is told")]
-    pub fn now(&self) -> Now {
+    pub(crate) fn now(&self) -> Now {
         let monotonic = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
         Now { monotonic: Monotonic::from_micros(monotonic), wall: Timestamp::from_system(SystemTime::now()) }
     }

@@ -39,11 +39,11 @@ pub fn granted(granted: Granted, last: Option<&TopicPartition>, max_batch_bytes:
     for recovered in granted.recovered.iter().filter(|r| last.is_none_or(|last| r.partition > *last)) {
         let partition = recovered_partition(recovered);
         bytes += partition.encoded_len() + FRAMING_BYTES;
-        if bytes > PAGE_BYTES {
-            if let Some(previous) = previous {
-                response.next_page_token = TopicPartition::to_string(previous);
-                break;
-            }
+        if bytes > PAGE_BYTES
+            && let Some(previous) = previous
+        {
+            response.next_page_token = TopicPartition::to_string(previous);
+            break;
         }
         response.partitions.push(partition);
         previous = Some(&recovered.partition);

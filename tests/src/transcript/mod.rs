@@ -37,7 +37,7 @@ pub type Settings = Vec<(String, String)>;
 pub fn play<B: Broker>(name: &str, transcript: &str, start: impl FnOnce(&Settings) -> B) {
     let mut blocks = blocks(transcript).into_iter().peekable();
     let settings = match blocks.next_if(|block| block.request.starts_with("broker ")) {
-        Some(block) => block.request.split_whitespace().skip(1).map(|word| text::setting(word)).collect(),
+        Some(block) => block.request.split_whitespace().skip(1).map(text::setting).collect(),
         None => Settings::new(),
     };
     let mut broker = start(&settings);
