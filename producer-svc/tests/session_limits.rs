@@ -5,7 +5,7 @@ mod script;
 use std::time::Duration;
 
 use oncelog_proto::{ErrorCode, record_set::RecordSetEncoder, v1::Record};
-use producer_svc::session::{ProduceCall, RecordOutcome, SessionConfig};
+use producer_svc::session::{FailureKind, ProduceCall, RecordOutcome, SessionConfig};
 use script::{Script, ack, one_by_one, tags, values};
 
 /// Encoded bytes of a record with a value of this length.
@@ -193,4 +193,31 @@ fn an_offset_at_the_end_of_all_offsets_breaks_nothing() {
     });
     let offsets: Vec<_> = offsets.collect();
     assert_eq!(offsets, [Some(i64::MAX), None]);
+}
+
+#[test]
+fn a_new_batch_waits_for_the_resend_of_the_one_before_it() {
+    let mut script = Script::new(one_by_one());
+    script.send(0, "a0");
+    let call = script.call();
+    script.fail(&call, FailureKind::InDoubt);
+    script.send(0, "a1");
+    script.assert_no_call();
+    script.wait(200);
+    let calls = [script.call(), script.call()];
+    assert_eq!(calls.each_ref().map(tags), [[(0, 0)], [(0, 1)]]);
+}
+
+#[test]
+fn a_resend_goes_before_the_new_batches_of_other_partitions() {
+    let mut script = Script::new(SessionConfig { max_in_flight: 1, ..one_by_one() });
+    script.send(0, "a0");
+    let call = script.call();
+    script.fail(&call, FailureKind::InDoubt);
+    script.send(1, "b0");
+    let other = script.call();
+    script.send(2, "c0");
+    script.wait(200);
+    script.answer(&other, vec![ack(0)]);
+    assert_eq!(values(&script.call()), [["a0"]], "c0 was there first");
 }
