@@ -97,7 +97,7 @@ pub struct CallFailure {
     pub message: String,
 }
 
-/// What a failed call means (protocol.md: permanent are `INVALID_ARGUMENT`, `OUT_OF_RANGE` and `FAILED_PRECONDITION`; every
+/// What a failed call means (permanent are `INVALID_ARGUMENT`, `OUT_OF_RANGE` and `FAILED_PRECONDITION`; every
 /// other status leaves the call in doubt).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureKind {
