@@ -29,7 +29,7 @@ use oncelog_proto::v1::broker_service_server::BrokerServiceServer;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tonic::server::NamedService;
 
@@ -57,11 +57,10 @@ pub struct Broker {
     drain: watch::Sender<bool>,
     /// Ends the owner, once the calls have ended.
     stop: watch::Sender<bool>,
+    /// What made a part end; each part holds a sender as long as it runs.
     failures: mpsc::Receiver<anyhow::Error>,
-    owner: JoinHandle<()>,
-    server: JoinHandle<anyhow::Result<()>>,
+    server: JoinHandle<()>,
     admin: JoinHandle<io::Result<()>>,
-    threads: Vec<thread::JoinHandle<()>>,
     /// Its end tells the tidying thread to end.
     tidy: sync_mpsc::Sender<()>,
 }
@@ -84,6 +83,7 @@ impl Broker {
         let mut health = Health::new(SERVICES).await;
         let (drain, draining) = watch::channel(false);
         let (stop, stopping) = watch::channel(false);
+        let (failed, failures) = mpsc::channel(PARTS);
         let (tell_vitals, vitals) = watch::channel(Vitals::default());
         let stats: Arc<OnceLock<watch::Receiver<Stats>>> = Arc::default();
 
@@ -96,7 +96,8 @@ impl Broker {
             .add_service(reflection::v1(SERVICES))
             .add_service(reflection::v1alpha(SERVICES))
             .serve_with_incoming_shutdown(incoming, turned(draining));
-        let server = tokio::spawn(async move { serve.await.context("the server ended") });
+        let part = Part::new("the server", &failed);
+        let server = tokio::spawn(async move { part.end(serve.await) });
         let journal_stats = Arc::clone(&stats);
         let text = move || metrics::text(&vitals.borrow(), journal_stats.get().map(|stats| *stats.borrow()).as_ref());
         let admin = tokio::spawn(admin.serve(health.readiness(), text, std::future::pending()));
@@ -111,7 +112,8 @@ impl Broker {
             }
         };
         let clocks = Clocks::start();
-        let last_group = (!report.first_opening).then(|| report.last.time());
+        // An earlier opening may have ended before its first group; then there is no time to go on from.
+        let last_group = (report.last.group().get() > 0).then(|| report.last.time());
         let incarnation =
             u16::try_from(report.incarnation).context("the journal was restored more often than ids have room for")?;
         let pipeline_options = config.pipeline_options(journal.group_limit(), incarnation);
@@ -131,7 +133,6 @@ impl Broker {
         let (tell_committed, committed) = mpsc::channel(16);
         let (release, released) = sync_mpsc::sync_channel(RELEASED_AHEAD);
         let (tidy, tidying_stop) = sync_mpsc::channel();
-        let (failed, failures) = mpsc::channel(4);
         let (tell_stats, receive_stats) = watch::channel(journal.stats());
         let _ = stats.set(receive_stats);
 
@@ -140,18 +141,20 @@ impl Broker {
         let background = journal.take_background().expect("it is taken once");
         let committer = Committer { journal, retention, groups, committed: tell_committed, released: release, stats: tell_stats };
         let snapshots = Snapshots { state, released, writer };
-        let threads = vec![
-            spawn("journal", &failed, move || committer.run())?,
-            spawn("snapshots", &failed, move || snapshots.run())?,
-            spawn("tidying", &failed, move || tidying::run(background, &tidying_stop))?,
-        ];
+        spawn("journal", &failed, move || committer.run())?;
+        spawn("snapshots", &failed, move || snapshots.run())?;
+        spawn("tidying", &failed, move || tidying::run(background, &tidying_stop))?;
         let owner = Owner { pipeline, clocks, requests, to_commit, committed, vitals: tell_vitals, stop: stopping };
-        let owner = tokio::spawn(owner.run());
+        let part = Part::new("the owner's task", &failed);
+        tokio::spawn(async move {
+            owner.run().await;
+            drop(part);
+        });
         assert!(open.set(Open { owner: handle, reader }).is_ok(), "it is opened once");
         health.ready().await;
         tracing::info!(listen = %local_addr, admin = %admin_addr, data_dir = %config.data_dir.display(), "ready");
         let shutdown_timeout = Duration::from_millis(config.shutdown_timeout_ms);
-        Ok(Self { local_addr, admin_addr, shutdown_timeout, health, drain, stop, failures, owner, server, admin, threads, tidy })
+        Ok(Self { local_addr, admin_addr, shutdown_timeout, health, drain, stop, failures, server, admin, tidy })
     }
 
     /// Where callers reach it.
@@ -164,20 +167,17 @@ impl Broker {
         self.admin_addr
     }
 
-    /// Waits until it ends by itself, which it does when the disk fails. Then the process has to end at once: what is on the
-    /// disk is unknown, and only the next opening finds out (I8).
+    /// Waits until it ends by itself, which it does when the disk fails, or by a defect. Then the process has to end at once: what
+    /// is on the disk is unknown, and only the next opening finds out (I8).
     pub async fn failed(&mut self) -> anyhow::Error {
-        match self.failures.recv().await {
-            Some(error) => error,
-            None => anyhow::anyhow!("the threads of the broker ended"),
-        }
+        self.failures.recv().await.unwrap_or_else(|| anyhow::anyhow!("all parts of the broker ended"))
     }
 
     /// Ends it: takes no more connections, finishes the calls that are there, and closes the journal with a mark that it was
     /// closed in order. A stop without that, by `kill -9` or by a power failure, loses nothing either.
     ///
     /// # Errors
-    /// A task or thread ended wrongly.
+    /// A part ended wrongly, or the journal could not be closed in time.
     pub async fn shutdown(mut self) -> anyhow::Result<()> {
         self.health.draining().await;
         self.health.end_watches().await;
@@ -187,27 +187,56 @@ impl Broker {
             self.server.abort();
         }
         self.stop.send_replace(true);
-        (&mut self.owner).await.context("the owner's task ended wrongly")?;
         drop(self.tidy);
-        for thread in self.threads {
-            tokio::task::spawn_blocking(|| thread.join())
-                .await?
-                .map_err(|_| anyhow::anyhow!("a thread of the broker panicked"))?;
-        }
+        // The owner ends when everything it took is answered, and the threads end after it. On a full disk that may be never.
+        let ended = timeout(CLOSE_PATIENCE, self.failures.recv()).await;
         self.admin.abort();
-        match self.failures.try_recv() {
-            Ok(error) => Err(error),
-            Err(_) => Ok(()),
+        match ended {
+            Ok(None) => Ok(()),
+            Ok(Some(error)) => Err(error),
+            Err(_) => anyhow::bail!(
+                "the journal was not closed within {CLOSE_PATIENCE:?}: its disk is full or stands still; nothing that was \
+                 acknowledged is lost, and the next start finds out what was written last"
+            ),
+        }
+    }
+}
+
+/// A part of the broker as long as it runs: without any of them the others are not to go on.
+struct Part {
+    name: &'static str,
+    failed: mpsc::Sender<anyhow::Error>,
+}
+
+impl Part {
+    fn new(name: &'static str, failed: &mpsc::Sender<anyhow::Error>) -> Self {
+        Self { name, failed: failed.clone() }
+    }
+
+    fn end<E: Into<anyhow::Error>>(self, result: Result<(), E>) {
+        if let Err(error) = result {
+            let error = error.into().context(format!("{} ended", self.name));
+            tracing::error!("{error:#}");
+            let _ = self.failed.try_send(error);
+        }
+    }
+}
+
+impl Drop for Part {
+    /// A panic is a defect. Without its part the broker would answer nothing, or never delete anything, and still look healthy.
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let _ = self.failed.try_send(anyhow::anyhow!("{} panicked, which is a defect of the broker", self.name));
         }
     }
 }
 
 async fn open_journal(config: &Config, health: &mut Health) -> anyhow::Result<(Journal, State, OpenReport)> {
-    let (tell, mut told) = watch::channel(Progress { bytes: 0, total: 0 });
+    let (tell, told) = watch::channel(Progress { bytes: 0, total: 0 });
     let seed = getrandom::u64().map_err(|e| anyhow::anyhow!("the operating system has no randomness: {e}"))?;
     let options = config.journal_options(seed);
     let data_dir = config.data_dir.clone();
-    let opening = tokio::task::spawn_blocking(move || {
+    let mut opening = tokio::task::spawn_blocking(move || {
         let mut state = State::default();
         let disk = RealDisk::open(&data_dir).with_context(|| format!("the data directory {}", data_dir.display()))?;
         let mut progress = |progress| {
@@ -217,14 +246,18 @@ async fn open_journal(config: &Config, health: &mut Health) -> anyhow::Result<(J
             .with_context(|| format!("the journal in {} cannot be opened", data_dir.display()))?;
         anyhow::Ok((journal, state, report))
     });
-    while told.changed().await.is_ok() {
-        let Progress { bytes, total } = *told.borrow_and_update();
-        let percent = (bytes * 100).checked_div(total).unwrap_or(100);
-        health.not_ready(format!("reading the journal: {percent} % of {total} bytes")).await;
-        tracing::info!(percent, bytes, total, "reading the journal");
-        tokio::time::sleep(PROGRESS_PAUSE).await;
-    }
-    let (journal, state, report) = opening.await.context("the opening of the journal ended wrongly")??;
+    let opened = loop {
+        tokio::select! {
+            opened = &mut opening => break opened,
+            () = sleep(PROGRESS_PAUSE) => {
+                let Progress { bytes, total } = *told.borrow();
+                let percent = (bytes * 100).checked_div(total).unwrap_or(0);
+                health.not_ready(format!("reading the journal: {percent} % of {total} bytes")).await;
+                tracing::info!(percent, bytes, total, "reading the journal");
+            }
+        }
+    };
+    let (journal, state, report) = opened.context("the opening of the journal ended wrongly")??;
     tell_report(&report);
     Ok((journal, state, report))
 }
@@ -251,19 +284,13 @@ fn tell_report(report: &OpenReport) {
 }
 
 fn spawn(
-    name: &str,
+    name: &'static str,
     failed: &mpsc::Sender<anyhow::Error>,
     run: impl FnOnce() -> Result<(), journal::Fatal> + Send + 'static,
-) -> anyhow::Result<thread::JoinHandle<()>> {
-    let failed = failed.clone();
-    let named = name.to_owned();
-    let body = move || {
-        if let Err(error) = run() {
-            tracing::error!(thread = named, %error, "the disk failed");
-            let _ = failed.try_send(error.into());
-        }
-    };
-    thread::Builder::new().name(name.to_owned()).spawn(body).with_context(|| format!("starting the thread {name}"))
+) -> anyhow::Result<()> {
+    let part = Part::new(name, failed);
+    let thread = thread::Builder::new().name(name.to_owned()).spawn(move || part.end(run()));
+    thread.with_context(|| format!("starting the thread {name}")).map(drop)
 }
 
 async fn turned(mut turning: watch::Receiver<bool>) {
@@ -272,6 +299,10 @@ async fn turned(mut turning: watch::Receiver<bool>) {
 }
 
 const SERVICES: &[&str] = &[BrokerServiceServer::<()>::NAME];
+/// Parts that can fail.
+const PARTS: usize = 5;
+/// For what a stop still has to write: the last group, and a snapshot that was begun.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(30);
 /// Groups that may wait to be folded by the snapshots' thread.
 const RELEASED_AHEAD: usize = 1_024;
 /// Between two words about the progress of an opening.

@@ -1,6 +1,6 @@
 //! Starts the broker and ends it when it is asked to, or when the disk fails.
 
-use std::process::ExitCode;
+use std::pin::pin;
 
 use broker_svc::{Broker, Config, config::Conflict};
 use clap::Parser;
@@ -23,29 +23,33 @@ struct Cli {
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
-    match run(Cli::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
+async fn main() {
+    let code = match run(Cli::parse()).await {
+        Ok(()) => 0,
         Err(error) => {
             eprintln!("broker-svc: {error:#}");
-            ExitCode::from(if error.is::<Conflict>() { BAD_CONFIGURATION } else { 1 })
+            if error.is::<Conflict>() { BAD_CONFIGURATION } else { 1 }
         }
-    }
+    };
+    // At once: the end of the runtime would wait for threads that read or write, and after a failure every task that still runs
+    // speaks for a log that may not be there.
+    std::process::exit(code);
 }
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
     let signals = Signals::register()?;
     telemetry::init("broker-svc", cli.log_format, "info")?;
-    let mut broker = Broker::start(cli.config).await?;
+    let mut stop = pin!(signals.stop());
+    let mut broker = tokio::select! {
+        broker = Broker::start(cli.config) => broker?,
+        // A long journal need not be read to its end for that: opening it can be broken off anywhere.
+        () = &mut stop => return Ok(()),
+    };
     tokio::select! {
-        () = signals.stop() => broker.shutdown().await,
-        error = broker.failed() => {
-            eprintln!("broker-svc: {error:#}");
-            // At once: every task that still runs speaks for a log that may not be there.
-            std::process::exit(1);
-        }
+        () = stop => broker.shutdown().await,
+        error = broker.failed() => Err(error),
     }
 }
 
 /// What command lines end with that cannot be understood.
-const BAD_CONFIGURATION: u8 = 2;
+const BAD_CONFIGURATION: i32 = 2;

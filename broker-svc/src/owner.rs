@@ -83,7 +83,7 @@ impl Handle {
     /// A way to the owner, for requests that together take at most `max_bytes`.
     pub(crate) fn new(max_bytes: usize) -> (Self, mpsc::Receiver<Asked>) {
         let (requests, asked) = mpsc::channel(QUEUED_REQUESTS);
-        let memory = Arc::new(Semaphore::new(max_bytes / MEMORY_UNIT));
+        let memory = Arc::new(Semaphore::new(max_bytes.div_ceil(MEMORY_UNIT)));
         (Self { requests, memory, max_bytes }, asked)
     }
 
@@ -145,8 +145,9 @@ impl Owner {
         let mut asked = Vec::with_capacity(REQUESTS_PER_TURN);
         let (mut is_open, mut is_stopping) = (true, false);
         self.pass_on(&mut tails);
+        let mut next_chores = self.clocks.now().monotonic;
         while is_open || !self.pipeline.is_idle() {
-            let wakeup = tokio::time::Instant::from_std(self.clocks.instant(self.pipeline.next_wakeup()));
+            let wakeup = tokio::time::Instant::from_std(self.clocks.instant(self.pipeline.next_wakeup().min(next_chores)));
             tokio::select! {
                 biased;
                 committed = self.committed.recv() => match committed {
@@ -159,6 +160,11 @@ impl Owner {
                     // The journal failed. Every caller that waits hears that the outcome is unknown, by the drop of its sender.
                     None => return,
                 },
+                // What is queued already is still taken.
+                _ = turned(&mut self.stop), if !is_stopping => {
+                    is_stopping = true;
+                    self.requests.close();
+                }
                 count = self.requests.recv_many(&mut asked, REQUESTS_PER_TURN), if is_open => {
                     is_open = count > 0;
                     let now = self.clocks.now();
@@ -166,16 +172,17 @@ impl Owner {
                         self.pipeline.on_request(caller, request, now);
                     }
                 }
-                // What is queued already is still taken.
-                _ = turned(&mut self.stop), if !is_stopping => {
-                    is_stopping = true;
-                    self.requests.close();
-                }
-                () = tokio::time::sleep_until(wakeup) => {
-                    self.pipeline.on_tick(self.clocks.now());
-                    tails.forget_unfollowed();
-                    self.tell_vitals();
-                }
+                () = tokio::time::sleep_until(wakeup) => {}
+            }
+            // In every turn: a flood of requests must not keep early batches waiting, or idle producers alive.
+            let now = self.clocks.now();
+            if now.monotonic >= self.pipeline.next_wakeup() {
+                self.pipeline.on_tick(now);
+            }
+            if now.monotonic >= next_chores {
+                next_chores = now.monotonic.plus(CHORES_PAUSE);
+                tails.forget_unfollowed();
+                self.tell_vitals();
             }
             self.pass_on(&mut tails);
         }
@@ -237,5 +244,7 @@ impl Tails {
 /// Requests that may wait for the owner's turn; their bytes are bounded apart from that.
 const QUEUED_REQUESTS: usize = 1_024;
 const REQUESTS_PER_TURN: usize = 256;
+/// Between two looks at what is only counted and forgotten.
+const CHORES_PAUSE: Duration = Duration::from_secs(1);
 /// What memory is counted in, in bytes: so that a semaphore can count gigabytes.
 const MEMORY_UNIT: usize = 1 << 10;
