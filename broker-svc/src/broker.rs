@@ -117,7 +117,8 @@ impl Broker {
         let incarnation =
             u16::try_from(report.incarnation).context("the journal was restored more often than ids have room for")?;
         let pipeline_options = config.pipeline_options(journal.group_limit(), incarnation);
-        let pipeline = Pipeline::open(pipeline_options, state.clone(), last_group, clocks.now());
+        let mut pipeline = Pipeline::open(pipeline_options, state.clone(), last_group, clocks.now());
+        pipeline.on_room(journal.room());
         let mut retention = config.retention();
         if pipeline.is_clock_doubtful() {
             tracing::warn!(

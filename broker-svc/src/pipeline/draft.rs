@@ -71,5 +71,6 @@ impl<R> Draft<R> {
 
 /// A group is padded to the next block of the disk.
 const PADDING_BYTES_MAX: usize = 4096;
-/// What an append and the creation of its topic take, beside the data, in a group of their own: no less than that.
-pub(super) const APPEND_BYTES_MAX: usize = PADDING_BYTES_MAX + 1024;
+/// What a change takes beside the data of a batch, in a group of its own: no less than that. An append may come with the creation
+/// of its topic.
+pub(super) const CHANGE_BYTES_MAX: usize = PADDING_BYTES_MAX + 1024;

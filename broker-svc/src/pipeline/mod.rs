@@ -410,7 +410,7 @@ impl<R> Pipeline<R> {
                 Verdict::Early { expected } => {
                     let tag = batch.arrival.tag.expect("only a tagged batch can be early");
                     let partition = batch.arrival.partition.clone();
-                    let bytes = batch.arrival.packed.data().len();
+                    let bytes = batch.arrival.packed.data().len() + HELD_BYTES;
                     let refused =
                         if may_wait { self.hold.offer(tag, &partition, batch, bytes, now.monotonic).err() } else { Some(batch) };
                     match refused {
@@ -432,17 +432,25 @@ impl<R> Pipeline<R> {
             return verdict;
         }
         // The disk is asked last: a full one must not keep a duplicate from its acknowledgement.
+        self.check_room(arrival.packed.data().len()).map_or_else(Verdict::Refuse, |()| verdict)
+    }
+
+    /// Is there certainly room for one more change, with so many bytes of data?
+    ///
+    /// Everything asks that may be refused or put off, ids and expiries as well as records. A group that finds no room once it is
+    /// gathered could neither be refused nor forgotten, and would stand before the trim that is to make room.
+    fn check_room(&self, data: usize) -> Result<(), Fault> {
         let gathered: usize = self.drafts.iter().map(Draft::bytes).sum();
-        let promised = gathered + self.writing.as_ref().map_or(0, |leaving| leaving.bytes);
-        let needed = arrival.packed.data().len() + draft::APPEND_BYTES_MAX;
+        let promised = gathered + self.writing.as_ref().map_or(0, |leaving| leaving.bytes) + RESERVED_BYTES;
+        let needed = data + draft::CHANGE_BYTES_MAX;
         if (promised + needed) as u64 <= self.room {
-            return verdict;
+            return Ok(());
         }
         let message = format!(
-            "the journal has room for {} more bytes and the batch needs {needed}: free disk space, or lower the retention",
+            "the journal has room for {} more bytes and this needs {needed}: free disk space, or lower the retention",
             self.room.saturating_sub(promised as u64)
         );
-        Verdict::Refuse(Fault::new(ErrorCode::ResourceExhausted, message).retry_after(Duration::from_secs(1)))
+        Err(Fault::new(ErrorCode::ResourceExhausted, message).retry_after(Duration::from_secs(1)))
     }
 
     /// Judges batches that left the hold without their turn having come. They do not wait a second time.
@@ -474,7 +482,13 @@ impl<R> Pipeline<R> {
             }
             Acks::Zero => {
                 let answer = Answer::Produced(outcomes.map(BatchOutcome::without_offset).collect());
-                self.outputs.push_back(Output::Answer(reply, answer));
+                // An answer ends the accounting of its request's memory. Once a whole group waits behind the one that is being
+                // written, this answer waits as well, or nothing would bound what is gathered.
+                if self.drafts.len() > 1 {
+                    self.draft(now).leaving.on_written.push((reply, answer));
+                } else {
+                    self.outputs.push_back(Output::Answer(reply, answer));
+                }
             }
         }
     }
@@ -482,6 +496,9 @@ impl<R> Pipeline<R> {
     fn init_producer(&mut self, request: InitRequest, now: Now) -> Answer {
         match self.state.init_producer(request, self.options.incarnation, &self.options.limits) {
             InitDecision::Grant { entry, granted } => {
+                if let Err(fault) = self.check_room(0) {
+                    return Answer::Refused(fault);
+                }
                 self.enter(entry, None, now);
                 if granted.epoch != Epoch::ZERO {
                     // Held batches of the fenced epoch are told at once (R4).
@@ -500,6 +517,7 @@ impl<R> Pipeline<R> {
 
     fn create_topic(&mut self, topic: &TopicName, partitions: Option<PartitionCount>, now: Now) -> Result<PartitionCount, Fault> {
         let entry = self.state.create_topic(topic, partitions, &self.options.limits)?;
+        self.check_room(0)?;
         let Entry::CreateTopic { partitions, .. } = entry else { unreachable!("create_topic returns that entry") };
         self.enter(entry, None, now);
         Ok(partitions)
@@ -507,7 +525,7 @@ impl<R> Pipeline<R> {
 
     fn delete_topic(&mut self, topic: &TopicName, now: Now) -> Answer {
         let gone = self.state.partition_ids(topic);
-        match self.state.delete_topic(topic) {
+        match self.check_room(0).and_then(|()| self.state.delete_topic(topic)) {
             Ok(entry) => {
                 self.enter(entry, None, now);
                 self.draft(now).leaving.gone.extend(gone);
@@ -544,6 +562,9 @@ impl<R> Pipeline<R> {
         let time = self.clock.read(now);
         let expired = self.state.expired_producers(&self.options.limits, time, EXPIRED_PER_TURN);
         for producer in &expired {
+            if self.check_room(0).is_err() {
+                return pause;
+            }
             self.enter(Entry::Expire { producer: *producer }, None, now);
             self.counts.expired_producers += 1;
             let held = self.hold.take_producer(*producer);
@@ -555,7 +576,7 @@ impl<R> Pipeline<R> {
     /// A duplicate keeps its producer alive (W5), across a restart too.
     fn note_seen(&mut self, producer: ProducerId, now: Now) {
         let time = self.clock.read(now);
-        if self.state.is_seen_stale(producer, &self.options.limits, time) {
+        if self.state.is_seen_stale(producer, &self.options.limits, time) && self.check_room(0).is_ok() {
             self.enter(Entry::Seen { producer }, None, now);
         }
     }
@@ -619,6 +640,10 @@ impl BatchOutcome {
 
 /// So that a million producers that expire together do not stall anybody.
 const EXPIRED_PER_TURN: usize = 1_000;
+/// Room that is kept for what cannot be refused: the trim that makes room, and the markers behind groups.
+const RESERVED_BYTES: usize = 64 << 10;
+/// What a waiting batch takes beside its data, about: a great many tiny ones take memory as well.
+const HELD_BYTES: usize = 512;
 
 #[cfg(test)]
 mod tests;

@@ -331,7 +331,7 @@ fn a_full_disk_refuses_new_batches_and_acknowledges_duplicates() {
     let mut world = World::with_producer();
     world.produce("a", batch(0));
     world.sync_all();
-    let needed = (batch(1).packed.data().len() + draft::APPEND_BYTES_MAX) as u64;
+    let needed = (batch(1).packed.data().len() + draft::CHANGE_BYTES_MAX + RESERVED_BYTES) as u64;
     world.pipeline.on_room(needed - 1);
     world.produce("b", batch(1));
     assert_eq!(world.code("b"), Some(ErrorCode::ResourceExhausted));
@@ -346,15 +346,65 @@ fn a_full_disk_refuses_new_batches_and_acknowledges_duplicates() {
     assert_eq!(world.code("c"), Some(ErrorCode::ResourceExhausted));
 }
 
+/// Time passes by both clocks.
+fn pass(world: &mut World, passed: Duration) {
+    world.now = Now { monotonic: world.now.monotonic.plus(passed), wall: world.now.wall.plus(passed) };
+    world.pipeline.on_tick(world.now);
+}
+
+#[test]
+fn on_a_full_disk_only_a_trim_is_written() {
+    let mut world = World::with_producer();
+    world.produce("a", batch(0));
+    world.sync_all();
+    world.pipeline.on_room((draft::CHANGE_BYTES_MAX + RESERVED_BYTES) as u64 - 1);
+    let topic = |name| TopicName::parse(name).expect("allowed");
+    world.ask("init", Request::InitProducer(InitRequest::Fresh));
+    world.ask("recovery", recover());
+    world.ask("create", Request::CreateTopic { topic: topic("u"), partitions: None });
+    world.ask("describe", Request::DescribeTopics { topics: vec![topic("v")], create: true });
+    world.ask("delete", Request::DeleteTopic(topic("t")));
+    for who in ["init", "recovery", "create", "describe", "delete"] {
+        let Some(Answer::Refused(fault)) = world.answers.get(who) else { panic!("{who} was not refused at once") };
+        assert_eq!(fault.code(), ErrorCode::ResourceExhausted, "{who}");
+    }
+    // Neither a sign of life nor an expiry takes the room that the trim needs; both come later.
+    pass(&mut world, Duration::from_secs(3500));
+    world.produce("a again", batch(0));
+    assert_eq!(world.offset("a again"), Some(0));
+    pass(&mut world, Duration::from_secs(3600));
+    assert!(world.pipeline.poll_group().is_none());
+    world.pipeline.on_trim(1, Vec::new(), world.now);
+    world.write();
+    world.sync();
+    pass(&mut world, Duration::from_secs(3600));
+    assert_eq!(world.pipeline.counts().expired_producers, 1);
+}
+
+#[test]
+fn answers_to_acks_zero_wait_once_a_whole_group_is_gathered() {
+    let mut world = World::new(options());
+    let record = v1::Record { value: Some(vec![7; 600_000].into()), ..Default::default() };
+    let large = Arrival { packed: PackedBatch::from_records(&[record]).expect("valid"), ..untagged() };
+    let ask = || Request::Produce { acks: Acks::Zero, batches: vec![Ok(large.clone())] };
+    world.ask("first", ask());
+    world.write();
+    world.ask("second", ask());
+    assert!(world.outcome("second").is_some());
+    world.ask("third", ask());
+    assert_eq!(world.outcome("third"), None);
+    world.sync();
+    world.sync_all();
+    assert!(world.outcome("third").is_some());
+}
+
 #[test]
 fn idle_producers_expire_by_broker_time_and_a_duplicate_keeps_one_alive() {
     let mut world = World::with_producer();
     world.produce("a", batch(0));
     world.sync_all();
     let pass = |world: &mut World, minutes: u64| {
-        let passed = Duration::from_secs(60 * minutes);
-        world.now = Now { monotonic: world.now.monotonic.plus(passed), wall: world.now.wall.plus(passed) };
-        world.pipeline.on_tick(world.now);
+        pass(world, Duration::from_secs(60 * minutes));
         world.sync_all();
     };
     pass(&mut world, 50);
