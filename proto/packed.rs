@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use crate::{
     Compression, ErrorCode, Fault, RecordCount,
-    record_set::{self, RecordSetError},
+    record_set::{self, RecordSetError, Records},
     v1,
 };
 
@@ -104,6 +104,14 @@ impl PackedBatch {
         record_set::decode(self.uncompressed()?).map_err(|e| Fault::new(ErrorCode::InvalidRecord, e.to_string()))
     }
 
+    /// The records, one by one.
+    ///
+    /// # Errors
+    /// As [`Self::verify`]; none for a batch that was verified.
+    pub fn read(&self) -> Result<Records, Fault> {
+        Ok(Records::new(self.uncompressed()?))
+    }
+
     fn uncompressed(&self) -> Result<Bytes, Fault> {
         self.compression
             .decompress(&self.data, self.uncompressed_bytes as usize)
@@ -186,6 +194,7 @@ mod tests {
     fn records_come_back_as_they_were() {
         let packed = PackedBatch::from_records(&records()).expect("valid");
         assert_eq!(packed.records().expect("valid"), records());
+        assert_eq!(packed.read().expect("valid").collect::<Result<Vec<_>, _>>(), Ok(records()));
         assert_eq!(PackedBatch::from_records(&[]).map_err(|f| f.code()), Err(ErrorCode::InvalidRecord));
     }
 }

@@ -102,6 +102,46 @@ pub fn decode(encoded: Bytes) -> Result<Vec<Record>, prost::DecodeError> {
     RecordSet::decode(encoded).map(|set| set.records)
 }
 
+/// The records of what [`verify`] accepted, one by one: a few kilobytes may uncompress to millions of them.
+#[derive(Clone, Debug)]
+pub struct Records {
+    rest: Bytes,
+    index: usize,
+}
+
+impl Records {
+    /// Reads an encoded `RecordSet`.
+    pub const fn new(encoded: Bytes) -> Self {
+        Self { rest: encoded, index: 0 }
+    }
+
+    fn decode_next(&mut self) -> Result<Record, RecordSetError> {
+        let malformed = |reason| RecordSetError::Malformed { index: self.index, reason };
+        match decode_key(&mut self.rest) {
+            Ok((RECORDS, WireType::LengthDelimited)) => {}
+            _ => return Err(malformed("field 1 is not a record")),
+        }
+        Record::decode_length_delimited(&mut self.rest).map_err(|_| malformed("it cannot be decoded"))
+    }
+}
+
+impl Iterator for Records {
+    type Item = Result<Record, RecordSetError>;
+
+    /// An error is the last item.
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let record = self.decode_next();
+        if record.is_err() {
+            self.rest.clear();
+        }
+        self.index += 1;
+        Some(record)
+    }
+}
+
 /// Checks that `encoded` is a `RecordSet` of exactly `claimed` records, each within the limits of a record's headers.
 ///
 /// # Errors
@@ -253,6 +293,7 @@ mod tests {
             let added: usize = records.iter().map(RecordSetEncoder::added_len).sum();
             prop_assert_eq!(added, encoded.len());
             prop_assert_eq!(verify(&encoded, count(records.len())), Ok(()));
+            prop_assert_eq!(Records::new(encoded.clone()).collect::<Result<Vec<_>, _>>(), Ok(records.clone()));
             prop_assert_eq!(decode(encoded).expect("verified"), records);
         }
 
@@ -271,6 +312,8 @@ mod tests {
                 if verify(&encoded, count(claimed)).is_ok() {
                     let decoded = decode(Bytes::from(encoded.clone())).expect("the walk accepted it");
                     prop_assert_eq!(decoded.len(), claimed);
+                    let one_by_one = Records::new(Bytes::from(encoded.clone())).collect::<Result<Vec<_>, _>>();
+                    prop_assert_eq!(one_by_one, Ok(decoded));
                 }
             }
         }

@@ -34,6 +34,8 @@ pub(crate) struct BrokerRpc {
     max_message_bytes: usize,
     fetches: Arc<Semaphore>,
     max_fetches: usize,
+    /// Calls that are large when unpacked take turns.
+    large_calls: Arc<Semaphore>,
     draining: watch::Receiver<bool>,
 }
 
@@ -44,7 +46,8 @@ impl BrokerRpc {
         max_fetches: usize,
         draining: watch::Receiver<bool>,
     ) -> Self {
-        Self { open, max_message_bytes, fetches: Arc::new(Semaphore::new(max_fetches)), max_fetches, draining }
+        let (fetches, large_calls) = (Arc::new(Semaphore::new(max_fetches)), Arc::new(Semaphore::new(LARGE_CALLS)));
+        Self { open, max_message_bytes, fetches, max_fetches, large_calls, draining }
     }
 
     fn open(&self) -> Result<&Open, Fault> {
@@ -54,6 +57,16 @@ impl BrokerRpc {
                 "the broker is reading its journal and takes no calls yet; nothing was done",
             )
         })
+    }
+
+    async fn parse(&self, request: v1::ProduceRequest) -> Result<Ask, Fault> {
+        let max_message_bytes = self.max_message_bytes;
+        let bytes = parse::unpacked_bytes(&request);
+        let _turn = match bytes {
+            0..=UNPACKED_AT_ONCE => None,
+            _ => Some(self.large_calls.acquire().await.map_err(|_| mismatch())?),
+        };
+        unpacking(bytes, move || parse::produce(request, max_message_bytes)).await?
     }
 
     async fn ask(&self, ask: Ask, bytes: usize) -> Result<Answer, Fault> {
@@ -86,7 +99,7 @@ impl BrokerService for BrokerRpc {
         let owner = &self.open()?.owner;
         // Before the work of parsing: what is refused for want of memory should cost little.
         let memory = owner.reserve(request.encoded_len())?;
-        let ask = parse::produce(request, self.max_message_bytes)?;
+        let ask = self.parse(request).await?;
         match owner.ask(ask, memory).await? {
             Told::Answer(Answer::Produced(outcomes)) => Ok(Response::new(reply::produced(outcomes))),
             Told::Answer(Answer::Refused(fault)) => Err(fault.into()),
@@ -124,7 +137,7 @@ impl BrokerService for BrokerRpc {
         request: Request<v1::DescribeTopicsRequest>,
     ) -> Result<Response<v1::DescribeTopicsResponse>, Status> {
         let ask = parse::describe_topics(request.get_ref())?;
-        let bytes = request.get_ref().encoded_len();
+        let bytes = request.get_ref().encoded_len().max(SMALL_REQUEST_BYTES);
         let Answer::Topics(topics) = self.ask(ask, bytes).await? else { return Err(mismatch().into()) };
         let reader = self.open()?.reader.clone();
         let oldest = move |partition: &PartitionDescription| reader.oldest_append_time(partition.id, partition.ends.start);
@@ -150,5 +163,17 @@ fn mismatch() -> Fault {
     Fault::new(ErrorCode::Unspecified, "the answer is not of the kind that was asked for; this is a defect of the broker")
 }
 
+/// Does work that unpacks so many bytes: little of it here and now, much of it where it keeps nobody else waiting.
+async fn unpacking<T: Send + 'static>(bytes: u64, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Fault> {
+    if bytes <= UNPACKED_AT_ONCE {
+        return Ok(work());
+    }
+    tokio::task::spawn_blocking(work).await.map_err(|_| mismatch())
+}
+
+/// About a millisecond's worth.
+const UNPACKED_AT_ONCE: u64 = 2 << 20;
+/// Large calls that are unpacked at a time: each takes as much memory as its largest batch, up to 64 MiB.
+const LARGE_CALLS: usize = 4;
 /// What a request of a few names is accounted with.
 const SMALL_REQUEST_BYTES: usize = 1 << 10;

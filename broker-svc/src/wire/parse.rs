@@ -17,6 +17,10 @@ use crate::{
 
 /// Most batches of one call.
 pub const MAX_BATCHES: usize = 10_000;
+/// Most bytes that the batches of one call may have together before compression: what is verified has to be unpacked.
+pub const MAX_UNPACKED_BYTES: u64 = 256 << 20;
+/// Most topics that one call names.
+pub const MAX_TOPICS: usize = 1_000;
 /// Longest recovery token, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 64;
 /// Most producers that one page describes.
@@ -34,6 +38,11 @@ pub fn produce(request: v1::ProduceRequest, max_message_bytes: usize) -> Result<
     if !(1..=MAX_BATCHES).contains(&count) {
         return Err(invalid(format!("the call has {count} batches; allowed is 1 to {MAX_BATCHES}")));
     }
+    let unpacked = unpacked_bytes(&request);
+    if unpacked > MAX_UNPACKED_BYTES {
+        let advice = "send fewer batches in a call";
+        return Err(invalid(format!("the batches have {unpacked} bytes before compression; allowed is {MAX_UNPACKED_BYTES}: {advice}")));
+    }
     if producer.is_some() {
         let mut seen = HashSet::with_capacity(count);
         if let Some(twice) = request.batches.iter().find(|batch| !seen.insert((&batch.topic, batch.partition))) {
@@ -44,6 +53,12 @@ pub fn produce(request: v1::ProduceRequest, max_message_bytes: usize) -> Result<
     }
     let batches = request.batches.into_iter().map(|batch| arrival(batch, producer, max_message_bytes)).collect();
     Ok(Request::Produce { acks, batches })
+}
+
+/// Bytes that [`produce`] unpacks, as the batches claim: none for a batch that came as records.
+pub fn unpacked_bytes(request: &v1::ProduceRequest) -> u64 {
+    let packed = request.batches.iter().filter_map(|batch| batch.packed.as_ref());
+    packed.map(|packed| u64::try_from(packed.uncompressed_bytes).unwrap_or(0)).sum()
 }
 
 fn producer(id: Option<i64>, epoch: i32) -> Result<Option<(ProducerId, Epoch)>, Fault> {
@@ -160,8 +175,17 @@ pub fn create_topic(request: &v1::CreateTopicRequest) -> Result<Request, Fault> 
 /// A `DescribeTopics` call.
 ///
 /// # Errors
-/// A name is not allowed.
+/// A name is not allowed, stands there twice, or is one too many.
 pub fn describe_topics(request: &v1::DescribeTopicsRequest) -> Result<Request, Fault> {
+    let count = request.topics.len();
+    if count > MAX_TOPICS {
+        return Err(invalid(format!("the call names {count} topics; allowed is 1 to {MAX_TOPICS}, or none to describe all")));
+    }
+    // A name that is repeated would make the answer any number of times as large as all that there is.
+    let mut seen = HashSet::with_capacity(count);
+    if let Some(twice) = request.topics.iter().find(|topic| !seen.insert(topic.as_str())) {
+        return Err(invalid(format!("the call names topic {twice:?} twice; name it once")));
+    }
     let topics = request.topics.iter().map(|topic| TopicName::parse(topic)).collect::<Result<_, _>>()?;
     Ok(Request::DescribeTopics { topics, create: request.allow_auto_create })
 }
@@ -194,4 +218,37 @@ pub fn describe_producers(request: &v1::DescribeProducersRequest) -> Result<(Req
 /// The fault of a malformed request.
 pub fn invalid(message: String) -> Fault {
     Fault::new(ErrorCode::InvalidRequest, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(partition: i32, uncompressed_bytes: i32) -> v1::Batch {
+        let packed = v1::PackedRecords { record_count: 1, uncompressed_bytes, data: vec![0; 2].into(), ..Default::default() };
+        v1::Batch { topic: "t".to_owned(), partition, packed: Some(packed), ..Default::default() }
+    }
+
+    #[test]
+    fn a_call_may_unpack_to_so_many_bytes_and_no_more() {
+        let call = |last| {
+            let batches = (0..3).map(|partition| batch(partition, 64 << 20)).chain([batch(3, last)]).collect();
+            produce(v1::ProduceRequest { batches, ..Default::default() }, 1 << 20)
+        };
+        // The claims are false, which is each batch's own fault.
+        assert!(call(64 << 20).is_ok());
+        let fault = call((64 << 20) + 1).expect_err("too much to unpack");
+        assert_eq!(fault.code(), ErrorCode::InvalidRequest);
+    }
+
+    #[test]
+    fn a_call_names_as_many_topics_as_are_allowed_and_each_once() {
+        let call = |topics: Vec<String>| describe_topics(&v1::DescribeTopicsRequest { topics, allow_auto_create: false });
+        let names = |count: usize| (0..count).map(|n| n.to_string()).collect();
+        assert!(call(names(0)).is_ok());
+        assert!(call(names(MAX_TOPICS)).is_ok());
+        assert!(call(names(MAX_TOPICS + 1)).is_err());
+        let fault = call(vec!["a".to_owned(), "a".to_owned()]).expect_err("twice");
+        assert!(fault.message().contains("topic \"a\" twice"), "{fault}");
+    }
 }
