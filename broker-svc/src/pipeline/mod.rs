@@ -39,7 +39,7 @@ use crate::{
     hold::Hold,
     journal::{Group, GroupLimit},
     state::{
-        Arrival, Ends, Granted, InitDecision, InitRequest, Limits, ProducerDescription, State, TopicDescription, Verdict,
+        Arrival, Ends, Granted, InitDecision, InitRequest, Limits, ProducerPage, State, TopicDescription, Verdict,
         out_of_order,
     },
 };
@@ -112,7 +112,7 @@ pub enum Answer {
     /// To [`Request::DescribeTopics`].
     Topics(Vec<TopicDescription>),
     /// To [`Request::DescribeProducers`].
-    Producers(Vec<ProducerDescription>),
+    Producers(ProducerPage),
     /// To [`Request::Locate`].
     Located(PartitionId, Ends),
     /// To any of them: refused as a whole.

@@ -150,9 +150,8 @@ impl BrokerService for BrokerRpc {
         &self,
         request: Request<v1::DescribeProducersRequest>,
     ) -> Result<Response<v1::DescribeProducersResponse>, Status> {
-        let (ask, page_size) = parse::describe_producers(request.get_ref())?;
-        match self.ask(ask, SMALL_REQUEST_BYTES).await? {
-            Answer::Producers(producers) => Ok(Response::new(reply::producers(producers, page_size))),
+        match self.ask(parse::describe_producers(request.get_ref())?, SMALL_REQUEST_BYTES).await? {
+            Answer::Producers(page) => Ok(Response::new(reply::producers(page))),
             _ => Err(mismatch().into()),
         }
     }

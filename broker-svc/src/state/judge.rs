@@ -86,7 +86,7 @@ impl State {
             Place::Overlap => Err(out_of_order(tag, &arrival.partition, expected)),
             Place::Next => {
                 if window.is_none() {
-                    self.check_window_cap(limits)?;
+                    self.check_window_cap(producer, limits)?;
                 }
                 self.admit(arrival, limits)
             }
@@ -143,8 +143,9 @@ impl State {
         Ok(())
     }
 
-    fn check_window_cap(&self, limits: &Limits) -> Result<(), Fault> {
-        let (have, most) = (self.producers.size(), limits.max_windows);
+    /// A producer that has recovered gives back what it had before: at the cap it goes on.
+    fn check_window_cap(&self, producer: &Producer, limits: &Limits) -> Result<(), Fault> {
+        let (have, most) = (self.producers.size() - producer.outdated(), limits.max_windows);
         if have < most {
             return Ok(());
         }

@@ -32,7 +32,7 @@ use oncelog_proto::{
 pub use init::{Granted, InitDecision, InitRequest, Recovered};
 pub(crate) use judge::out_of_order;
 pub use judge::{Arrival, Verdict};
-use producers::Producers;
+use producers::{Producer, Producers};
 pub use snapshot::SnapshotError;
 pub use topics::Ends;
 use topics::{Topics, unknown_topic};
@@ -93,6 +93,15 @@ pub struct PartitionDescription {
     pub ends: Ends,
     /// Stored bytes between the two.
     pub bytes: u64,
+}
+
+/// Some producers, in the order of their ids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProducerPage {
+    /// What is told of each.
+    pub producers: Vec<ProducerDescription>,
+    /// There may be more, above this one.
+    pub after: Option<ProducerId>,
 }
 
 /// What is told of a producer.
@@ -169,6 +178,10 @@ impl State {
             );
             return Err(Fault::new(ErrorCode::ResourceExhausted, message).with("max_partitions", most));
         }
+        if self.topics.next_partition().0.checked_add(partitions.get().unsigned_abs()).is_none() {
+            let message = "four billion partitions were created here, and no id is left for another";
+            return Err(Fault::new(ErrorCode::ResourceExhausted, message));
+        }
         Ok(Entry::CreateTopic { topic: topic.clone(), first_partition: self.topics.next_partition(), partitions })
     }
 
@@ -225,36 +238,49 @@ impl State {
     }
 
     /// Describes producers in the order of their ids: those above `after`, at most `most`; only the one `id` if it is given, and
-    /// only those that wrote to `topic` if that is given.
+    /// only those that wrote to `topic` if that is given. A page ends earlier where it gets long, or takes long to find.
     pub fn describe_producers(
         &self,
         id: Option<ProducerId>,
         topic: Option<&TopicName>,
         after: Option<ProducerId>,
         most: usize,
-    ) -> Vec<ProducerDescription> {
-        let ids = match id {
-            Some(id) => vec![id],
-            None => self.producers.ids(),
-        };
-        let from = after.map_or(0, |after| ids.partition_point(|id| *id <= after));
-        let describe = |id: &ProducerId| {
-            let producer = self.producers.get(*id)?;
-            let mut partitions: Vec<_> = producer
-                .windows_of(producer.epoch)
-                .filter_map(|(id, window)| Some((self.topics.partition(id)?.name.clone(), window.next())))
-                .collect();
-            partitions.sort_unstable();
-            if let Some(topic) = topic {
-                partitions.retain(|(name, _)| name.topic == *topic);
-                if partitions.is_empty() {
-                    return None;
-                }
+    ) -> ProducerPage {
+        let mut page = ProducerPage { producers: Vec::new(), after: None };
+        if let Some(id) = id {
+            let found = self.producers.get(id).filter(|_| after.is_none_or(|after| id > after));
+            page.producers.extend(found.and_then(|producer| self.describe_producer(id, producer, topic)));
+            return page;
+        }
+        let mut partitions = 0;
+        for (looked_at, (id, producer)) in (1..).zip(self.producers.iter_after(after)) {
+            if let Some(described) = self.describe_producer(id, producer, topic) {
+                partitions += described.partitions.len();
+                page.producers.push(described);
             }
-            let last_seen = self.producers.last_seen(producer);
-            Some(ProducerDescription { producer: *id, epoch: producer.epoch, last_seen, partitions })
-        };
-        ids[from..].iter().filter_map(describe).take(most).collect()
+            if page.producers.len() >= most || partitions >= PAGE_PARTITIONS || looked_at >= PAGE_LOOKED_AT {
+                page.after = Some(id);
+                break;
+            }
+        }
+        page
+    }
+
+    /// None: it did not write to the topic.
+    fn describe_producer(&self, id: ProducerId, producer: &Producer, topic: Option<&TopicName>) -> Option<ProducerDescription> {
+        let is_meant = |name: &TopicPartition| topic.is_none_or(|topic| name.topic == *topic);
+        let mut partitions: Vec<_> = producer
+            .windows_of(producer.epoch)
+            .filter_map(|(id, window)| Some((&self.topics.partition(id)?.name, window.next())))
+            .filter(|(name, _)| is_meant(name))
+            .map(|(name, next)| (name.clone(), next))
+            .collect();
+        if topic.is_some() && partitions.is_empty() {
+            return None;
+        }
+        partitions.sort_unstable();
+        let last_seen = self.producers.last_seen(producer);
+        Some(ProducerDescription { producer: id, epoch: producer.epoch, last_seen, partitions })
     }
 
     /// Producers that are to expire now, at most `most` of them. Each becomes an [`Entry::Expire`].
@@ -275,9 +301,14 @@ impl State {
 
     /// How many topics and partitions there are.
     pub fn topic_counts(&self) -> (usize, usize) {
-        (self.topics.iter().count(), self.topics.partition_count())
+        (self.topics.count(), self.topics.partition_count())
     }
 }
 
+/// Partitions after which a page of producers ends: a producer may have written to any number of them.
+const PAGE_PARTITIONS: usize = 10_000;
+/// Producers that are looked at for a page: nobody else is served meanwhile.
+const PAGE_LOOKED_AT: usize = 10_000;
+
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

@@ -1,11 +1,15 @@
 //! Producers: epochs, windows, closed markers, and when each was last heard of.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    time::Duration,
+};
 
 use oncelog_proto::{Epoch, ProducerId, Sequence, Tag, Timestamp, TopicPartition};
 
 use super::{
-    Contradiction, DeterministicMap,
+    Contradiction,
     window::{Slot, Window},
 };
 use crate::entry::{Append, PartitionId, TokenHash};
@@ -56,6 +60,11 @@ impl Producer {
         self.windows.len() + self.closed.len()
     }
 
+    /// What of [`Self::size`] goes with the first batch of the current epoch.
+    pub(super) fn outdated(&self) -> usize {
+        if self.written { 0 } else { self.windows.len() }
+    }
+
     pub(super) fn set_window(&mut self, partition: PartitionId, window: Window) {
         match self.windows.binary_search_by_key(&partition, |(id, _)| *id) {
             Ok(at) => *self.windows[at].1 = window,
@@ -67,10 +76,6 @@ impl Producer {
                 self.windows.insert(at, (partition, Box::new(window)));
             }
         }
-    }
-
-    pub(super) fn close(&mut self, partition: TopicPartition) {
-        self.closed.insert(partition);
     }
 
     fn raise(&mut self, epoch: Epoch, token: Option<TokenHash>) {
@@ -106,7 +111,7 @@ impl Producer {
 /// All producers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Producers {
-    by_id: DeterministicMap<ProducerId, Producer>,
+    by_id: BTreeMap<ProducerId, Producer>,
     /// The id after the highest ever handed out.
     next_id: i64,
     /// Windows and markers of all of them.
@@ -149,10 +154,10 @@ impl Producers {
         producer.last_seen.plus(self.downtime)
     }
 
-    pub(super) fn ids(&self) -> Vec<ProducerId> {
-        let mut ids: Vec<_> = self.by_id.keys().copied().collect();
-        ids.sort_unstable();
-        ids
+    /// In the order of their ids, those above `after`.
+    pub(super) fn iter_after(&self, after: Option<ProducerId>) -> impl Iterator<Item = (ProducerId, &Producer)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.by_id.range((from, Bound::Unbounded)).map(|(id, producer)| (*id, producer))
     }
 
     pub(super) fn insert(&mut self, id: ProducerId, producer: Producer) -> Result<(), Contradiction> {
@@ -166,6 +171,13 @@ impl Producers {
     pub(super) fn restore_window(&mut self, id: ProducerId, partition: PartitionId, window: Window) -> Result<(), Contradiction> {
         self.change(id, |producer| {
             producer.set_window(partition, window);
+            Ok(())
+        })
+    }
+
+    pub(super) fn restore_closed(&mut self, id: ProducerId, partition: TopicPartition) -> Result<(), Contradiction> {
+        self.change(id, |producer| {
+            producer.closed.insert(partition);
             Ok(())
         })
     }
@@ -241,10 +253,7 @@ impl Producers {
     pub(super) fn expired(&self, expiration: Duration, now: Timestamp, most: usize) -> Vec<ProducerId> {
         let now = now.minus(self.downtime);
         let is_expired = |producer: &Producer| now.since(producer.last_seen) >= expiration;
-        let mut ids: Vec<_> = self.by_id.iter().filter(|(_, p)| is_expired(p)).map(|(id, _)| *id).collect();
-        ids.sort_unstable();
-        ids.truncate(most);
-        ids
+        self.by_id.iter().filter(|(_, producer)| is_expired(producer)).map(|(id, _)| *id).take(most).collect()
     }
 
     fn change(

@@ -50,13 +50,16 @@ impl State {
                     .collect(),
             }));
         }
-        for id in self.producers.ids() {
-            let producer = self.producers.get(id).expect("it is being iterated");
+        for (id, producer) in self.producers.iter_after(None) {
             chunks.push(Item::Producer(producer_item(id, producer)));
             // One that writes everywhere is told in parts: a chunk has to stay small.
             let windows: Vec<_> = producer.all_windows().map(window_item).collect();
-            for windows in windows.chunks(WINDOWS_PER_ITEM) {
+            for windows in windows.chunks(PARTITIONS_PER_ITEM) {
                 chunks.push(Item::Windows(WindowsItem { producer: id.get(), windows: windows.to_vec() }));
+            }
+            let closed: Vec<_> = producer.closed().iter().map(closed_item).collect();
+            for closed in closed.chunks(PARTITIONS_PER_ITEM) {
+                chunks.push(Item::Closed(ClosedItem { producer: id.get(), partitions: closed.to_vec() }));
             }
         }
         chunks.finish()
@@ -91,6 +94,10 @@ impl State {
                 let id = number(item.producer)?;
                 item.windows.iter().try_for_each(|window| self.restore_window(id, window))?;
             }
+            Item::Closed(item) => {
+                let id = number(item.producer)?;
+                item.partitions.iter().try_for_each(|partition| self.restore_closed(id, partition))?;
+            }
         }
         Ok(())
     }
@@ -114,9 +121,6 @@ impl State {
         };
         let mut producer = Producer::new(number(item.epoch)?, token, Timestamp::from_micros(item.last_seen_micros));
         producer.written = item.written;
-        for closed in &item.closed {
-            producer.close(TopicPartition::parse(&closed.topic, closed.partition).map_err(|_| OUT_OF_RANGE)?);
-        }
         self.producers.insert(number::<_, ProducerId>(item.id)?, producer)
     }
 
@@ -124,6 +128,11 @@ impl State {
         let slots: Vec<_> = window.slots.iter().map(slot).collect::<Result<_, _>>()?;
         let restored = Window::restore(number(window.epoch)?, number(window.next)?, &slots).ok_or(OUT_OF_RANGE)?;
         self.producers.restore_window(producer, PartitionId(window.partition), restored)
+    }
+
+    fn restore_closed(&mut self, producer: ProducerId, item: &ClosedPartition) -> Result<(), Contradiction> {
+        let partition = TopicPartition::parse(&item.topic, item.partition).map_err(|_| OUT_OF_RANGE)?;
+        self.producers.restore_closed(producer, partition)
     }
 }
 
@@ -143,16 +152,17 @@ fn slot(item: &SlotItem) -> Result<Slot, Contradiction> {
 }
 
 fn producer_item(id: ProducerId, producer: &Producer) -> ProducerItem {
-    let closed_item =
-        |name: &TopicPartition| ClosedItem { topic: name.topic.to_string(), partition: PartitionIndex::get(name.partition) };
     ProducerItem {
         id: id.get(),
         epoch: producer.epoch.get(),
         token: producer.token.map_or_else(Vec::new, |token| token.0.to_vec()),
         written: producer.written,
         last_seen_micros: producer.last_seen.as_micros(),
-        closed: producer.closed().iter().map(closed_item).collect(),
     }
+}
+
+fn closed_item(name: &TopicPartition) -> ClosedPartition {
+    ClosedPartition { topic: name.topic.to_string(), partition: PartitionIndex::get(name.partition) }
 }
 
 fn window_item((partition, window): (PartitionId, &Window)) -> WindowItem {
@@ -195,11 +205,11 @@ impl Chunks {
 }
 
 const CHUNK_BYTES: usize = 256 << 10;
-const WINDOWS_PER_ITEM: usize = 1_000;
+const PARTITIONS_PER_ITEM: usize = 1_000;
 
 #[derive(Message)]
 struct SnapshotItem {
-    #[prost(oneof = "Item", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "Item", tags = "1, 2, 3, 4, 5")]
     item: Option<Item>,
 }
 
@@ -213,6 +223,8 @@ enum Item {
     Producer(ProducerItem),
     #[prost(message, tag = "4")]
     Windows(WindowsItem),
+    #[prost(message, tag = "5")]
+    Closed(ClosedItem),
 }
 
 #[derive(Message)]
@@ -257,8 +269,6 @@ struct ProducerItem {
     written: bool,
     #[prost(uint64, tag = "5")]
     last_seen_micros: u64,
-    #[prost(message, repeated, tag = "6")]
-    closed: Vec<ClosedItem>,
 }
 
 /// Windows of the producer in the item before.
@@ -294,8 +304,17 @@ struct SlotItem {
     checksum: u32,
 }
 
+/// Closed markers of the producer in the item before.
 #[derive(Message)]
 struct ClosedItem {
+    #[prost(int64, tag = "1")]
+    producer: i64,
+    #[prost(message, repeated, tag = "2")]
+    partitions: Vec<ClosedPartition>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ClosedPartition {
     #[prost(string, tag = "1")]
     topic: String,
     #[prost(int32, tag = "2")]

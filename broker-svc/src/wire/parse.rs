@@ -190,11 +190,11 @@ pub fn describe_topics(request: &v1::DescribeTopicsRequest) -> Result<Request, F
     Ok(Request::DescribeTopics { topics, create: request.allow_auto_create })
 }
 
-/// A `DescribeProducers` call, and its page size.
+/// A `DescribeProducers` call.
 ///
 /// # Errors
 /// The call is malformed.
-pub fn describe_producers(request: &v1::DescribeProducersRequest) -> Result<(Request, usize), Fault> {
+pub fn describe_producers(request: &v1::DescribeProducersRequest) -> Result<Request, Fault> {
     let id = |id: i64| ProducerId::new(id).map_err(|e| invalid(e.to_string()));
     let after = match request.page_token.as_str() {
         "" => None,
@@ -212,7 +212,7 @@ pub fn describe_producers(request: &v1::DescribeProducersRequest) -> Result<(Req
         topic => Some(TopicName::parse(topic)?),
     };
     let most = usize::try_from(page_size).expect("it is in its range");
-    Ok((Request::DescribeProducers { producer: request.producer_id.map(id).transpose()?, topic, after, most }, most))
+    Ok(Request::DescribeProducers { producer: request.producer_id.map(id).transpose()?, topic, after, most })
 }
 
 /// The fault of a malformed request.

@@ -5,7 +5,7 @@ use prost::Message;
 
 use crate::{
     pipeline::BatchOutcome,
-    state::{Granted, PartitionDescription, ProducerDescription, Recovered, TopicDescription},
+    state::{Granted, PartitionDescription, ProducerDescription, ProducerPage, Recovered, TopicDescription},
 };
 
 /// The answer to a `Produce` call.
@@ -86,13 +86,9 @@ pub fn topic(
 }
 
 /// One page of an answer to `DescribeProducers`.
-pub fn producers(producers: Vec<ProducerDescription>, page_size: usize) -> v1::DescribeProducersResponse {
+pub fn producers(page: ProducerPage) -> v1::DescribeProducersResponse {
     use v1::describe_producers_response::{Partition, Producer};
-    let is_full = producers.len() == page_size;
-    let next_page_token = match producers.last() {
-        Some(last) if is_full => ProducerId::to_string(&last.producer),
-        _ => String::new(),
-    };
+    let next_page_token = page.after.as_ref().map_or_else(String::new, ProducerId::to_string);
     let partition = |(name, next): (TopicPartition, oncelog_proto::Sequence)| Partition {
         topic: name.topic.to_string(),
         partition: name.partition.get(),
@@ -104,7 +100,7 @@ pub fn producers(producers: Vec<ProducerDescription>, page_size: usize) -> v1::D
         last_seen: Some(described.last_seen.to_proto()),
         partitions: described.partitions.into_iter().map(partition).collect(),
     };
-    v1::DescribeProducersResponse { producers: producers.into_iter().map(producer).collect(), next_page_token }
+    v1::DescribeProducersResponse { producers: page.producers.into_iter().map(producer).collect(), next_page_token }
 }
 
 /// A page stays below 2 MiB.

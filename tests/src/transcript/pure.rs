@@ -138,10 +138,9 @@ impl PureBroker {
                 text::described(&v1::DescribeTopicsResponse { topics })
             }
             Call::Producers(request) => {
-                let (ask, page_size) = parse::describe_producers(&request)?;
-                let number = self.ask(ask);
-                let Answer::Producers(producers) = self.wait(number)? else { panic!("another answer") };
-                text::producers(&reply::producers(producers, page_size))
+                let number = self.ask(parse::describe_producers(&request)?);
+                let Answer::Producers(page) = self.wait(number)? else { panic!("another answer") };
+                text::producers(&reply::producers(page))
             }
             Call::Fetch(request) => {
                 let name = TopicPartition::parse(&request.topic, request.partition)?;
