@@ -308,3 +308,28 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(30);
 const RELEASED_AHEAD: usize = 1_024;
 /// Between two words about the progress of an opening.
 const PROGRESS_PAUSE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_that_panics_is_told_and_the_end_of_all_parts_is_the_end_of_the_channel() {
+        let (failed, mut failures) = mpsc::channel(PARTS);
+        spawn("sound", &failed, || Ok(())).expect("a thread");
+        spawn("unsound", &failed, || panic!("this is expected to be seen in the test's output")).expect("a thread");
+        let part = Part::new("the task", &failed);
+        tokio::spawn(async move {
+            let _part = part;
+            panic!("this as well");
+        });
+        drop(failed);
+        let mut told = Vec::new();
+        while let Some(error) = failures.recv().await {
+            told.push(error.to_string());
+        }
+        told.sort();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].starts_with("the task panicked") && told[1].starts_with("unsound panicked"), "{told:?}");
+    }
+}
