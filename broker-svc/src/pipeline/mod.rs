@@ -39,8 +39,7 @@ use crate::{
     hold::Hold,
     journal::{Group, GroupLimit},
     state::{
-        Arrival, Ends, Granted, InitDecision, InitRequest, Limits, ProducerPage, State, TopicDescription, Verdict,
-        out_of_order,
+        Arrival, Ends, Granted, InitDecision, InitRequest, Limits, ProducerPage, State, TopicDescription, Verdict, out_of_order,
     },
 };
 

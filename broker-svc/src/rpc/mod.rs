@@ -61,7 +61,7 @@ impl BrokerRpc {
 
     async fn parse(&self, request: v1::ProduceRequest) -> Result<Ask, Fault> {
         let max_message_bytes = self.max_message_bytes;
-        let bytes = parse::unpacked_bytes(&request);
+        let bytes = parse::unpacked_bytes(&request, max_message_bytes);
         let _turn = match bytes {
             0..=UNPACKED_AT_ONCE => None,
             _ => Some(self.large_calls.acquire().await.map_err(|_| mismatch())?),

@@ -5,7 +5,8 @@
 use std::collections::HashSet;
 
 use oncelog_proto::{
-    Epoch, ErrorCode, Fault, PackedBatch, ProducerId, Sequence, Tag, TopicName, TopicPartition, topic::PartitionCount, v1,
+    Epoch, ErrorCode, Fault, PackedBatch, ProducerId, Sequence, Tag, TopicName, TopicPartition, packed::MAX_UNCOMPRESSED_BYTES,
+    topic::PartitionCount, v1,
 };
 use sha2::{Digest, Sha256};
 
@@ -38,10 +39,12 @@ pub fn produce(request: v1::ProduceRequest, max_message_bytes: usize) -> Result<
     if !(1..=MAX_BATCHES).contains(&count) {
         return Err(invalid(format!("the call has {count} batches; allowed is 1 to {MAX_BATCHES}")));
     }
-    let unpacked = unpacked_bytes(&request);
+    let unpacked = unpacked_bytes(&request, max_message_bytes);
     if unpacked > MAX_UNPACKED_BYTES {
         let advice = "send fewer batches in a call";
-        return Err(invalid(format!("the batches have {unpacked} bytes before compression; allowed is {MAX_UNPACKED_BYTES}: {advice}")));
+        return Err(invalid(format!(
+            "the batches have {unpacked} bytes before compression; allowed is {MAX_UNPACKED_BYTES}: {advice}"
+        )));
     }
     if producer.is_some() {
         let mut seen = HashSet::with_capacity(count);
@@ -55,10 +58,12 @@ pub fn produce(request: v1::ProduceRequest, max_message_bytes: usize) -> Result<
     Ok(Request::Produce { acks, batches })
 }
 
-/// Bytes that [`produce`] unpacks, as the batches claim: none for a batch that came as records.
-pub fn unpacked_bytes(request: &v1::ProduceRequest) -> u64 {
+/// Bytes that [`produce`] unpacks. What is refused by its claim or its size alone, and what came as records, is not unpacked.
+pub fn unpacked_bytes(request: &v1::ProduceRequest, max_message_bytes: usize) -> u64 {
     let packed = request.batches.iter().filter_map(|batch| batch.packed.as_ref());
-    packed.map(|packed| u64::try_from(packed.uncompressed_bytes).unwrap_or(0)).sum()
+    let unpacked = packed.filter(|packed| packed.data.len() <= max_message_bytes);
+    let claims = unpacked.filter_map(|packed| usize::try_from(packed.uncompressed_bytes).ok());
+    claims.filter(|claim| *claim <= MAX_UNCOMPRESSED_BYTES).map(|claim| claim as u64).sum()
 }
 
 fn producer(id: Option<i64>, epoch: i32) -> Result<Option<(ProducerId, Epoch)>, Fault> {
@@ -231,13 +236,16 @@ mod tests {
 
     #[test]
     fn a_call_may_unpack_to_so_many_bytes_and_no_more() {
-        let call = |last| {
-            let batches = (0..3).map(|partition| batch(partition, 64 << 20)).chain([batch(3, last)]).collect();
+        let call = |last: &[i32]| {
+            let last = last.iter().map(|bytes| batch(4, *bytes));
+            let batches = (0..3).map(|partition| batch(partition, 64 << 20)).chain(last).collect();
             produce(v1::ProduceRequest { batches, ..Default::default() }, 1 << 20)
         };
         // The claims are false, which is each batch's own fault.
-        assert!(call(64 << 20).is_ok());
-        let fault = call((64 << 20) + 1).expect_err("too much to unpack");
+        assert!(call(&[64 << 20]).is_ok());
+        // A claim beyond what a batch may have is refused without a look at the data.
+        assert!(call(&[64 << 20, (64 << 20) + 1]).is_ok());
+        let fault = call(&[64 << 20, 1]).expect_err("too much to unpack");
         assert_eq!(fault.code(), ErrorCode::InvalidRequest);
     }
 
