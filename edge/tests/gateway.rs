@@ -1,6 +1,6 @@
 //! A real server behind this crate, and a real client before it.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::HashSet, net::SocketAddr, time::Duration};
 
 use oncelog_edge::{
     accept::{self, Incoming},
@@ -36,11 +36,14 @@ use tonic_types::StatusExt;
 /// Answers a Send of topic "never" never, but finishes its work, and any other at once.
 struct Sends {
     finished: mpsc::Sender<()>,
+    peers: mpsc::Sender<SocketAddr>,
 }
 
 #[tonic::async_trait]
 impl ProducerService for Sends {
     async fn send(&self, request: Request<SendRequest>) -> Result<Response<SendResponse>, Status> {
+        // Only as many are kept as somebody may ask for.
+        let _ = self.peers.try_send(request.remote_addr().expect("told by the listener"));
         if request.get_ref().topic == "never" {
             let finished = self.finished.clone();
             let work = tokio::spawn(async move {
@@ -64,6 +67,8 @@ struct Service {
     addr: SocketAddr,
     health: Health,
     finished: mpsc::Receiver<()>,
+    /// From where each call came.
+    peers: mpsc::Receiver<SocketAddr>,
     stop: oneshot::Sender<()>,
     served: JoinHandle<()>,
 }
@@ -72,6 +77,7 @@ const NAME: &str = <ProducerServiceServer<Sends> as NamedService>::NAME;
 
 async fn serve(limits: server::Limits) -> Service {
     let (finished_tx, finished) = mpsc::channel(1);
+    let (peers_tx, peers) = mpsc::channel(100);
     let health = Health::new(&[NAME]).await;
     let incoming = Incoming::bind(([127, 0, 0, 1], 0).into(), accept::Limits::default()).await.expect("a free port");
     let addr = incoming.local_addr();
@@ -79,13 +85,13 @@ async fn serve(limits: server::Limits) -> Service {
         .add_service(health.server())
         .add_service(reflection::v1(&[NAME]))
         .add_service(reflection::v1alpha(&[NAME]))
-        .add_service(ProducerServiceServer::new(Sends { finished: finished_tx }));
+        .add_service(ProducerServiceServer::new(Sends { finished: finished_tx, peers: peers_tx }));
     let (stop, stopped) = oneshot::channel::<()>();
     let served = tokio::spawn(async move {
         let stopped = async { drop(stopped.await) };
         router.serve_with_incoming_shutdown(incoming, stopped).await.expect("served");
     });
-    Service { addr, health, finished, stop, served }
+    Service { addr, health, finished, peers, stop, served }
 }
 
 async fn connect(addr: SocketAddr) -> Channel {
@@ -156,12 +162,17 @@ async fn readiness_is_told_for_every_name_and_a_watch_ends_before_the_drain() {
 #[tokio::test]
 async fn an_aged_connection_ends_without_failing_a_call() {
     let limits = server::Limits { connection_age: Duration::from_millis(50), ..server::Limits::default() };
-    let service = serve(limits).await;
+    let mut service = serve(limits).await;
     let mut client = ProducerServiceClient::new(connect(service.addr).await);
     for call in 0..60 {
         client.send(SendRequest::default()).await.unwrap_or_else(|status| panic!("call {call}: {status:?}"));
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    let mut connections = HashSet::new();
+    while let Ok(peer) = service.peers.try_recv() {
+        connections.insert(peer);
+    }
+    assert!(connections.len() > 1, "no connection was ended for its age");
 }
 
 #[tokio::test]
