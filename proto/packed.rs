@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use crate::{
     Compression, ErrorCode, Fault, RecordCount,
-    record_set::{self, RecordSetError},
+    record_set::{self, RecordSetError, Records},
     v1,
 };
 
@@ -102,6 +102,14 @@ impl PackedBatch {
     /// As [`Self::verify`]; none for a batch that was verified.
     pub fn records(&self) -> Result<Vec<v1::Record>, Fault> {
         record_set::decode(self.uncompressed()?).map_err(|e| Fault::new(ErrorCode::InvalidRecord, e.to_string()))
+    }
+
+    /// The records, one at a time; none in place of one that cannot be read.
+    ///
+    /// # Errors
+    /// As [`Self::verify`]; none for a batch that was verified.
+    pub fn iter_records(&self) -> Result<Records, Fault> {
+        Ok(Records::new(self.uncompressed()?))
     }
 
     fn uncompressed(&self) -> Result<Bytes, Fault> {

@@ -102,6 +102,45 @@ pub fn decode(encoded: Bytes) -> Result<Vec<Record>, prost::DecodeError> {
     RecordSet::decode(encoded).map(|set| set.records)
 }
 
+/// The records of what [`verify`] accepted, one at a time: a record of two bytes takes a hundred once it is decoded, so all of a
+/// batch together could take gigabytes.
+#[derive(Clone, Debug)]
+pub struct Records {
+    rest: Bytes,
+}
+
+impl Records {
+    /// Starts with the first.
+    pub const fn new(encoded: Bytes) -> Self {
+        Self { rest: encoded }
+    }
+
+    fn next_record(&mut self) -> Option<Record> {
+        let (number, wire) = decode_key(&mut self.rest).ok()?;
+        let len = usize::try_from(decode_varint(&mut self.rest).ok()?).ok()?;
+        if (number, wire) != (RECORDS, WireType::LengthDelimited) || len > self.rest.len() {
+            return None;
+        }
+        Record::decode(self.rest.split_to(len)).ok()
+    }
+}
+
+impl Iterator for Records {
+    /// None, and the last item: the bytes are not an encoded `RecordSet`.
+    type Item = Option<Record>;
+
+    fn next(&mut self) -> Option<Option<Record>> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let record = self.next_record();
+        if record.is_none() {
+            self.rest.clear();
+        }
+        Some(record)
+    }
+}
+
 /// Checks that `encoded` is a `RecordSet` of exactly `claimed` records, each within the limits of a record's headers.
 ///
 /// # Errors
@@ -253,6 +292,8 @@ mod tests {
             let added: usize = records.iter().map(RecordSetEncoder::added_len).sum();
             prop_assert_eq!(added, encoded.len());
             prop_assert_eq!(verify(&encoded, count(records.len())), Ok(()));
+            let one_by_one: Option<Vec<_>> = Records::new(encoded.clone()).collect();
+            prop_assert_eq!(one_by_one.as_ref(), Some(&records));
             prop_assert_eq!(decode(encoded).expect("verified"), records);
         }
 
@@ -271,8 +312,11 @@ mod tests {
                 if verify(&encoded, count(claimed)).is_ok() {
                     let decoded = decode(Bytes::from(encoded.clone())).expect("the walk accepted it");
                     prop_assert_eq!(decoded.len(), claimed);
+                    prop_assert_eq!(Records::new(encoded.clone().into()).collect::<Option<Vec<_>>>(), Some(decoded));
                 }
             }
+            // Whatever the bytes are, it comes to an end.
+            let _ = Records::new(encoded.into()).count();
         }
     }
 

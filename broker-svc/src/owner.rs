@@ -83,7 +83,7 @@ impl Handle {
     /// A way to the owner, for requests that together take at most `max_bytes`.
     pub(crate) fn new(max_bytes: usize) -> (Self, mpsc::Receiver<Asked>) {
         let (requests, asked) = mpsc::channel(QUEUED_REQUESTS);
-        let memory = Arc::new(Semaphore::new(max_bytes / MEMORY_UNIT));
+        let memory = Arc::new(Semaphore::new(max_bytes.div_ceil(MEMORY_UNIT)));
         (Self { requests, memory, max_bytes }, asked)
     }
 
@@ -144,8 +144,8 @@ impl Owner {
         let mut tails = Tails::default();
         let mut asked = Vec::with_capacity(REQUESTS_PER_TURN);
         let (mut is_open, mut is_stopping) = (true, false);
-        self.pass_on(&mut tails);
         self.tell_vitals();
+        self.pass_on(&mut tails);
         while is_open || !self.pipeline.is_idle() {
             let wakeup = tokio::time::Instant::from_std(self.clocks.instant(self.pipeline.next_wakeup()));
             tokio::select! {
@@ -177,8 +177,9 @@ impl Owner {
                     tails.forget_unfollowed();
                 }
             }
-            self.pass_on(&mut tails);
+            // First, so that whoever has an answer finds it counted.
             self.tell_vitals();
+            self.pass_on(&mut tails);
         }
     }
 

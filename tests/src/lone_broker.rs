@@ -66,6 +66,13 @@ impl LoneBroker {
         self.launch().await
     }
 
+    /// Another value of a flag (`--key=value`), from the next start on.
+    pub fn set(&mut self, flag: &str) {
+        let key = flag.split_once('=').map_or(flag, |(key, _)| key);
+        self.flags.retain(|old| old.split_once('=').is_none_or(|(old, _)| old != key));
+        self.flags.push(flag.to_owned());
+    }
+
     async fn launch(&mut self) -> anyhow::Result<()> {
         let mut process = Process::start("broker-svc", &self.flags, &self.workplace.path("broker.log"))?;
         process.ready(self.admin).await?;

@@ -3,10 +3,13 @@
 //! A reader never sees what is not durable, however a record was acknowledged: after a power failure the offset could hold
 //! something else. So a stream goes as far as the owner says that the log is durable, and waits there to be told more.
 
-use std::{pin::Pin, sync::Arc};
+use std::{mem, pin::Pin, sync::Arc, time::Duration};
 
 use oncelog_proto::{ErrorCode, Fault, Offset, PackedBatch, TopicPartition, v1};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc, watch},
+    time::timeout,
+};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::Status;
 use v1::fetch_response::{FetchedBatch, FetchedRecord};
@@ -91,18 +94,17 @@ impl Reading {
             let ends = self.follow_ends()?;
             if self.next < ends.end && self.remaining > 0 {
                 let batches = self.read().await?;
-                assert!(!batches.is_empty(), "below the durable end there is something to read");
-                for response in self.responses(&batches, ends)? {
-                    has_answered = true;
-                    if self.send.send(Ok(response)).await.is_err() {
-                        return Ok(());
-                    }
+                let told = if self.packed { self.tell_packed(&batches, ends).await } else { self.tell(&batches, ends).await };
+                match told {
+                    Ok(()) => has_answered = true,
+                    Err(Ended::ByCaller) => return Ok(()),
+                    Err(Ended::By(fault)) => return Err(fault),
                 }
                 continue;
             }
             if !has_answered {
                 has_answered = true;
-                if self.send.send(Ok(response(ends))).await.is_err() {
+                if self.answer(response(ends)).await.is_err() {
                     return Ok(());
                 }
             }
@@ -128,79 +130,98 @@ impl Reading {
         Ok(ends)
     }
 
-    async fn read(&self) -> Result<Vec<StoredBatch>, Fault> {
+    /// At least one batch.
+    async fn read(&mut self) -> Result<Vec<StoredBatch>, Fault> {
         let (reader, partition, next) = (Arc::clone(&self.reader), self.partition, self.next);
         let read = tokio::task::spawn_blocking(move || reader.read(partition, next, READ_BYTES));
-        read.await.map_err(|_| mismatch())?.map_err(|error| self.unreadable(error))
-    }
-
-    fn unreadable(&self, error: ReadError) -> Fault {
-        match error {
-            ReadError::Trimmed { .. } => {
-                ends_of(&self.tail, &self.name).map_or_else(|fault| fault, |ends| ends.out_of_range(self.next.get(), &self.name))
-            }
-            error => {
+        match read.await.map_err(|_| mismatch())? {
+            Ok(batches) if !batches.is_empty() => Ok(batches),
+            Ok(_) | Err(ReadError::Trimmed { .. }) => Err(self.trimmed().await),
+            Err(error) => {
                 let message = format!("{} from offset {} on cannot be read: {error}", self.name, self.next);
-                Fault::new(ErrorCode::CorruptLog, message).with("offset", self.next)
+                Err(Fault::new(ErrorCode::CorruptLog, message).with("offset", self.next))
             }
         }
     }
 
-    /// Turns batches into responses and moves on behind them.
-    fn responses(&mut self, batches: &[StoredBatch], ends: Ends) -> Result<Vec<v1::FetchResponse>, Fault> {
-        if self.packed {
-            let mut response = response(ends);
-            for batch in batches {
-                if self.remaining == 0 {
-                    break;
-                }
-                response.batches.push(fetched_batch(batch));
-                let count = batch.append.count;
-                self.next = batch.append.base_offset.checked_add(count).expect("it was admitted");
-                self.remaining = self.remaining.saturating_sub(u64::from(count.get().unsigned_abs()));
+    /// What was to be read is gone. The journal knows it first: the word of where the log starts now is on its way.
+    async fn trimmed(&mut self) -> Fault {
+        let _ = timeout(WORD_UNDER_WAY, self.tail.changed()).await;
+        ends_of(&self.tail, &self.name).map_or_else(|fault| fault, |ends| ends.out_of_range(self.next.get(), &self.name))
+    }
+
+    async fn answer(&self, response: v1::FetchResponse) -> Result<(), Ended> {
+        self.send.send(Ok(response)).await.map_err(|_| Ended::ByCaller)
+    }
+
+    /// Tells batches as they are stored, and moves on behind them.
+    async fn tell_packed(&mut self, batches: &[StoredBatch], ends: Ends) -> Result<(), Ended> {
+        let mut response = response(ends);
+        for batch in batches {
+            if self.remaining == 0 {
+                break;
             }
-            return Ok(vec![response]);
+            response.batches.push(fetched_batch(batch));
+            let count = batch.append.count;
+            self.next = batch.append.base_offset.checked_add(count).expect("it was admitted");
+            self.remaining = self.remaining.saturating_sub(u64::from(count.get().unsigned_abs()));
         }
-        let mut responses = Vec::new();
+        self.answer(response).await
+    }
+
+    /// Tells records, and moves on behind them. One batch is uncompressed at a time, and as many records decoded as a response
+    /// takes: a few kilobytes can hold millions of records, and a read returns many such batches.
+    async fn tell(&mut self, batches: &[StoredBatch], ends: Ends) -> Result<(), Ended> {
+        let mut filling = response(ends);
         let mut bytes = 0;
         for batch in batches {
-            for record in self.fetched_records(batch)? {
-                let len = prost::Message::encoded_len(&record);
-                if responses.is_empty() || bytes + len > RESPONSE_BYTES {
-                    responses.push(response(ends));
+            let unreadable = || {
+                let message =
+                    format!("the batch of {} at offset {} does not hold what it says", self.name, batch.append.base_offset);
+                Ended::By(Fault::new(ErrorCode::CorruptLog, message).with("offset", batch.append.base_offset))
+            };
+            let end = batch.append.base_offset.checked_add(batch.append.count).expect("it was admitted");
+            let mut records = packed(batch).and_then(|packed| packed.iter_records().ok()).ok_or_else(unreadable)?;
+            let mut offset = batch.append.base_offset;
+            while self.remaining > 0 && offset < end {
+                let record = records.next().flatten().ok_or_else(unreadable)?;
+                let this = offset;
+                offset = offset.at(1);
+                if this < self.next {
+                    continue;
+                }
+                let fetched = fetched_record(batch, this, record);
+                let len = prost::Message::encoded_len(&fetched);
+                if !filling.records.is_empty() && bytes + len > RESPONSE_BYTES {
+                    self.answer(mem::replace(&mut filling, response(ends))).await?;
                     bytes = 0;
                 }
                 bytes += len;
-                self.next = Offset::new(record.offset + 1).expect("it was admitted");
+                filling.records.push(fetched);
+                self.next = offset;
                 self.remaining -= 1;
-                responses.last_mut().expect("one was just pushed").records.push(record);
             }
         }
-        Ok(responses)
+        self.answer(filling).await
     }
+}
 
-    /// The records of a batch that were asked for.
-    fn fetched_records(&self, batch: &StoredBatch) -> Result<Vec<FetchedRecord>, Fault> {
-        let append = &batch.append;
-        let unreadable = || {
-            let message = format!("the batch of {} at offset {} does not hold what it says", self.name, append.base_offset);
-            Fault::new(ErrorCode::CorruptLog, message).with("offset", append.base_offset)
-        };
-        let records = packed(batch).ok_or_else(unreadable)?.records().map_err(|_| unreadable())?;
-        if i32::try_from(records.len()) != Ok(append.count.get()) {
-            return Err(unreadable());
-        }
-        let skipped = usize::try_from(self.next.get() - append.base_offset.get()).unwrap_or(0);
-        let fetched = |(index, record)| FetchedRecord {
-            offset: append.base_offset.at(index).get(),
-            append_time: Some(batch.time.to_proto()),
-            record: Some(record),
-            producer_id: append.tag.map(|tag| tag.producer.get()),
-            producer_epoch: append.tag.map(|tag| tag.epoch.get()),
-            sequence: append.tag.map(|tag| tag.base.get() + index as i64),
-        };
-        let wanted = usize::try_from(self.remaining).unwrap_or(usize::MAX);
-        Ok(records.into_iter().enumerate().skip(skipped).take(wanted).map(fetched).collect())
+/// Why nothing more is told.
+enum Ended {
+    /// The caller went away.
+    ByCaller,
+    By(Fault),
+}
+
+fn fetched_record(batch: &StoredBatch, offset: Offset, record: v1::Record) -> FetchedRecord {
+    let append = &batch.append;
+    FetchedRecord {
+        offset: offset.get(),
+        append_time: Some(batch.time.to_proto()),
+        record: Some(record),
+        producer_id: append.tag.map(|tag| tag.producer.get()),
+        producer_epoch: append.tag.map(|tag| tag.epoch.get()),
+        sequence: append.tag.map(|tag| tag.base.get() + (offset.get() - append.base_offset.get())),
     }
 }
 
@@ -245,5 +266,7 @@ fn ends_of(tail: &watch::Receiver<Tail>, name: &TopicPartition) -> Result<Ends, 
 const READ_BYTES: usize = 1 << 20;
 /// Bytes of records in a response: below the 4 MiB that most clients take. A single larger record goes alone.
 const RESPONSE_BYTES: usize = 1 << 20;
+/// From the disk's word that segments are gone to the owner's word of where the log starts: a few milliseconds.
+const WORD_UNDER_WAY: Duration = Duration::from_secs(1);
 /// Responses that are ready before the caller takes them.
 const RESPONSES_AHEAD: usize = 2;

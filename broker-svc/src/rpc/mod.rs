@@ -86,7 +86,12 @@ impl BrokerService for BrokerRpc {
         let owner = &self.open()?.owner;
         // Before the work of parsing: what is refused for want of memory should cost little.
         let memory = owner.reserve(request.encoded_len())?;
-        let ask = parse::produce(request, self.max_message_bytes)?;
+        let packed = request.batches.iter().filter_map(|batch| batch.packed.as_ref());
+        let claimed: u64 = packed.map(|packed| u64::try_from(packed.uncompressed_bytes).unwrap_or(0)).sum();
+        let parse = || parse::produce(request, self.max_message_bytes);
+        // A few kilobytes can claim gigabytes, batch after batch. They are uncompressed one at a time to be verified; meanwhile the
+        // other tasks of this thread go on elsewhere.
+        let ask = if claimed > VERIFIED_IN_PLACE_BYTES { tokio::task::block_in_place(parse)? } else { parse()? };
         match owner.ask(ask, memory).await? {
             Told::Answer(Answer::Produced(outcomes)) => Ok(Response::new(reply::produced(outcomes))),
             Told::Answer(Answer::Refused(fault)) => Err(fault.into()),
@@ -150,5 +155,7 @@ fn mismatch() -> Fault {
     Fault::new(ErrorCode::Unspecified, "the answer is not of the kind that was asked for; this is a defect of the broker")
 }
 
+/// Uncompressed, in one call: a few milliseconds of work.
+const VERIFIED_IN_PLACE_BYTES: u64 = 8 << 20;
 /// What a request of a few names is accounted with.
 const SMALL_REQUEST_BYTES: usize = 1 << 10;

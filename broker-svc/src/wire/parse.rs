@@ -160,9 +160,13 @@ pub fn create_topic(request: &v1::CreateTopicRequest) -> Result<Request, Fault> 
 /// A `DescribeTopics` call.
 ///
 /// # Errors
-/// A name is not allowed.
+/// A name is not allowed, or is there twice: an answer is as long as all topics at most, however often one is named.
 pub fn describe_topics(request: &v1::DescribeTopicsRequest) -> Result<Request, Fault> {
-    let topics = request.topics.iter().map(|topic| TopicName::parse(topic)).collect::<Result<_, _>>()?;
+    let topics = request.topics.iter().map(|topic| TopicName::parse(topic)).collect::<Result<Vec<_>, _>>()?;
+    let mut seen = HashSet::with_capacity(topics.len());
+    if let Some(twice) = topics.iter().find(|topic| !seen.insert(*topic)) {
+        return Err(invalid(format!("topic {twice} is named twice; name each topic once")));
+    }
     Ok(Request::DescribeTopics { topics, create: request.allow_auto_create })
 }
 

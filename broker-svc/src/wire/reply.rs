@@ -1,6 +1,6 @@
 //! From answers to messages.
 
-use oncelog_proto::{Offset, ProducerId, Timestamp, TopicPartition, v1};
+use oncelog_proto::{Offset, Timestamp, TopicPartition, v1};
 use prost::Message;
 
 use crate::{
@@ -85,14 +85,10 @@ pub fn topic(
     }
 }
 
-/// One page of an answer to `DescribeProducers`.
+/// One page of an answer to `DescribeProducers`: as many as fit, at least one.
 pub fn producers(producers: Vec<ProducerDescription>, page_size: usize) -> v1::DescribeProducersResponse {
     use v1::describe_producers_response::{Partition, Producer};
-    let is_full = producers.len() == page_size;
-    let next_page_token = match producers.last() {
-        Some(last) if is_full => ProducerId::to_string(&last.producer),
-        _ => String::new(),
-    };
+    let mut is_cut = producers.len() == page_size;
     let partition = |(name, next): (TopicPartition, oncelog_proto::Sequence)| Partition {
         topic: name.topic.to_string(),
         partition: name.partition.get(),
@@ -104,7 +100,20 @@ pub fn producers(producers: Vec<ProducerDescription>, page_size: usize) -> v1::D
         last_seen: Some(described.last_seen.to_proto()),
         partitions: described.partitions.into_iter().map(partition).collect(),
     };
-    v1::DescribeProducersResponse { producers: producers.into_iter().map(producer).collect(), next_page_token }
+    let mut response = v1::DescribeProducersResponse::default();
+    let mut bytes = 0;
+    for producer in producers.into_iter().map(producer) {
+        bytes += producer.encoded_len() + FRAMING_BYTES;
+        if bytes > PAGE_BYTES && !response.producers.is_empty() {
+            is_cut = true;
+            break;
+        }
+        response.producers.push(producer);
+    }
+    if let Some(last) = response.producers.last().filter(|_| is_cut) {
+        response.next_page_token = last.producer_id.to_string();
+    }
+    response
 }
 
 /// A page stays below 2 MiB.
@@ -114,7 +123,7 @@ const FRAMING_BYTES: usize = 8;
 
 #[cfg(test)]
 mod tests {
-    use oncelog_proto::{Epoch, PartitionIndex, Sequence, TopicName};
+    use oncelog_proto::{Epoch, PartitionIndex, ProducerId, Sequence, TopicName};
 
     use super::*;
 

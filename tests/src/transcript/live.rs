@@ -78,7 +78,11 @@ async fn call(client: Client, call: Call) -> Vec<String> {
     try_call(client, call).await.unwrap_or_else(|status| text::refused(&status))
 }
 
-async fn try_call(mut client: Client, call: Call) -> Result<Vec<String>, Status> {
+/// The answer to a call, as the lines of a transcript.
+///
+/// # Errors
+/// The status that the call is refused with.
+pub async fn try_call(mut client: Client, call: Call) -> Result<Vec<String>, Status> {
     Ok(match call {
         Call::Init(request) => text::granted(client.init_producer_id(request).await?.get_ref()),
         Call::Produce(request) => {
@@ -86,7 +90,9 @@ async fn try_call(mut client: Client, call: Call) -> Result<Vec<String>, Status>
             text::produced(&request, response.into_inner())
         }
         Call::Fetch(request) => text::fetched(&lone_broker::fetch(&mut client, request).await?),
-        Call::Create(request) => text::created(&request.topic, client.create_topic(request.clone()).await?.into_inner().partitions),
+        Call::Create(request) => {
+            text::created(&request.topic, client.create_topic(request.clone()).await?.into_inner().partitions)
+        }
         Call::Delete(request) => {
             let v1::DeleteTopicResponse {} = client.delete_topic(request).await?.into_inner();
             text::deleted()

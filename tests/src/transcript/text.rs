@@ -15,7 +15,8 @@ pub(super) fn refused(status: &Status) -> Vec<String> {
     vec![format!("refused {} {reason}", code_name(status.code()))]
 }
 
-fn code_name(code: tonic::Code) -> String {
+/// A code as protobuf writes it.
+pub fn code_name(code: tonic::Code) -> String {
     let mut name = String::new();
     for c in format!("{code:?}").chars() {
         if c.is_uppercase() && !name.is_empty() {
