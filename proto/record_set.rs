@@ -115,13 +115,11 @@ impl Records {
         Self { rest: encoded }
     }
 
-    fn next_record(&mut self) -> Option<Record> {
+    fn next_encoded(&mut self) -> Option<Bytes> {
         let (number, wire) = decode_key(&mut self.rest).ok()?;
         let len = usize::try_from(decode_varint(&mut self.rest).ok()?).ok()?;
-        if (number, wire) != (RECORDS, WireType::LengthDelimited) || len > self.rest.len() {
-            return None;
-        }
-        Record::decode(self.rest.split_to(len)).ok()
+        let is_record = (number, wire) == (RECORDS, WireType::LengthDelimited) && len <= self.rest.len();
+        is_record.then(|| self.rest.split_to(len))
     }
 }
 
@@ -130,10 +128,20 @@ impl Iterator for Records {
     type Item = Option<Record>;
 
     fn next(&mut self) -> Option<Option<Record>> {
+        self.nth(0)
+    }
+
+    /// Does not decode what it skips.
+    fn nth(&mut self, skipped: usize) -> Option<Option<Record>> {
+        for _ in 0..skipped {
+            if self.next_encoded().is_none() {
+                break;
+            }
+        }
         if self.rest.is_empty() {
             return None;
         }
-        let record = self.next_record();
+        let record = self.next_encoded().and_then(|encoded| Record::decode(encoded).ok());
         if record.is_none() {
             self.rest.clear();
         }
@@ -294,6 +302,10 @@ mod tests {
             prop_assert_eq!(verify(&encoded, count(records.len())), Ok(()));
             let one_by_one: Option<Vec<_>> = Records::new(encoded.clone()).collect();
             prop_assert_eq!(one_by_one.as_ref(), Some(&records));
+            for skipped in 0..=records.len() {
+                let rest: Option<Vec<_>> = Records::new(encoded.clone()).skip(skipped).collect();
+                prop_assert_eq!(rest.as_deref(), Some(&records[skipped..]));
+            }
             prop_assert_eq!(decode(encoded).expect("verified"), records);
         }
 

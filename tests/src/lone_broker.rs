@@ -101,6 +101,14 @@ impl LoneBroker {
         self.listen
     }
 
+    /// The most memory that the process ever had, in bytes.
+    ///
+    /// # Errors
+    /// It does not run, or not on Linux.
+    pub fn peak_memory(&self) -> anyhow::Result<u64> {
+        self.process.as_ref().context("it runs")?.peak_memory()
+    }
+
     /// One sample of `/metrics`, by its name and labels.
     ///
     /// # Errors

@@ -180,17 +180,13 @@ impl Reading {
                     format!("the batch of {} at offset {} does not hold what it says", self.name, batch.append.base_offset);
                 Ended::By(Fault::new(ErrorCode::CorruptLog, message).with("offset", batch.append.base_offset))
             };
-            let end = batch.append.base_offset.checked_add(batch.append.count).expect("it was admitted");
-            let mut records = packed(batch).and_then(|packed| packed.iter_records().ok()).ok_or_else(unreadable)?;
-            let mut offset = batch.append.base_offset;
-            while self.remaining > 0 && offset < end {
+            let base = batch.append.base_offset;
+            let end = base.checked_add(batch.append.count).expect("it was admitted");
+            let records = packed(batch).and_then(|packed| packed.iter_records().ok()).ok_or_else(unreadable)?;
+            let mut records = records.skip(usize::try_from(self.next.get() - base.get()).unwrap_or(0));
+            while self.remaining > 0 && self.next < end {
                 let record = records.next().flatten().ok_or_else(unreadable)?;
-                let this = offset;
-                offset = offset.at(1);
-                if this < self.next {
-                    continue;
-                }
-                let fetched = fetched_record(batch, this, record);
+                let fetched = fetched_record(batch, self.next, record);
                 let len = prost::Message::encoded_len(&fetched);
                 if !filling.records.is_empty() && bytes + len > RESPONSE_BYTES {
                     self.answer(mem::replace(&mut filling, response(ends))).await?;
@@ -198,7 +194,7 @@ impl Reading {
                 }
                 bytes += len;
                 filling.records.push(fetched);
-                self.next = offset;
+                self.next = self.next.at(1);
                 self.remaining -= 1;
             }
         }
