@@ -144,6 +144,7 @@ impl Owner {
         let mut tails = Tails::default();
         let mut asked = Vec::with_capacity(REQUESTS_PER_TURN);
         let (mut is_open, mut is_stopping) = (true, false);
+        let mut look = tokio::time::interval(LOOK_PAUSE);
         self.pass_on(&mut tails);
         while is_open || !self.pipeline.is_idle() {
             let wakeup = tokio::time::Instant::from_std(self.clocks.instant(self.pipeline.next_wakeup()));
@@ -171,8 +172,8 @@ impl Owner {
                     is_stopping = true;
                     self.requests.close();
                 }
-                () = tokio::time::sleep_until(wakeup) => {
-                    self.pipeline.on_tick(self.clocks.now());
+                () = tokio::time::sleep_until(wakeup) => self.pipeline.on_tick(self.clocks.now()),
+                _ = look.tick() => {
                     tails.forget_unfollowed();
                     self.tell_vitals();
                 }
@@ -237,5 +238,7 @@ impl Tails {
 /// Requests that may wait for the owner's turn; their bytes are bounded apart from that.
 const QUEUED_REQUESTS: usize = 1_024;
 const REQUESTS_PER_TURN: usize = 256;
+/// Between two looks at what is told to the metrics.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
 /// What memory is counted in, in bytes: so that a semaphore can count gigabytes.
 const MEMORY_UNIT: usize = 1 << 10;
