@@ -91,7 +91,8 @@ pub fn open(
         trimmed_through: replayed.trimmed_through,
         prev: found.end(),
     };
-    let room = Room { full: options.segment_bytes, least: Some(MIN_SEGMENT_BYTES) };
+    let keep = reserve::missing(&*disk, options.ballast_bytes);
+    let room = Room { full: options.segment_bytes, keep, least: Some(MIN_SEGMENT_BYTES) };
     let spare = catalog.spares.pop_front();
     let prepared = new_segment::prepare(&*disk, header.number, spare, room).map_err(|e| match e {
         WriteError::NoSpace(e) => OpenError::NoSpace(e),
@@ -243,19 +244,18 @@ fn settle(disk: &dyn Disk, last: &Last) -> Result<Option<Cut>, OpenError> {
             .map_err(OpenError::io("keeping the torn group as", &copy))?;
         cut = Some(Cut { file: name.clone(), position: end, bytes: until - end, copy, what: what.clone() });
     }
-    if !last.is_empty() {
-        let mut at = last.tail.unproven_from;
-        while at < end {
-            let len = (end - at).min(REWRITE_BYTES);
-            let bytes = read_vec(&*file, at, usize::try_from(len).expect("at most 1 MiB")).map_err(io())?;
-            if bytes.len() as u64 != len {
-                return Err(io()(io::ErrorKind::UnexpectedEof.into()));
-            }
-            file.write_at(&[IoSlice::new(&bytes)], at).map_err(io())?;
-            at += len;
+    let mut at = last.tail.unproven_from;
+    while at < end {
+        let len = (end - at).min(REWRITE_BYTES);
+        let bytes = read_vec(&*file, at, usize::try_from(len).expect("at most 1 MiB")).map_err(io())?;
+        if bytes.len() as u64 != len {
+            return Err(io()(io::ErrorKind::UnexpectedEof.into()));
         }
-        file.set_len(end).and_then(|()| file.sync_all()).map_err(io())?;
+        file.write_at(&[IoSlice::new(&bytes)], at).map_err(io())?;
+        at += len;
     }
+    // Also of an empty segment, which will be replaced: its space may be what the new one needs.
+    file.set_len(end).and_then(|()| file.sync_all()).map_err(io())?;
     Ok(cut)
 }
 
