@@ -2,7 +2,8 @@
 //!
 //! The last group of an earlier process may be in the page cache alone: its sync may never have returned, or have failed and
 //! dropped the pages. It reads well now and is gone after the next power loss. So what nothing proves durable is written once
-//! more, in place, and synced, before anybody is told of it.
+//! more, in place, and synced, before anybody is told of it. Names that an earlier process did not sync become durable with that of
+//! the new segment.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -146,9 +147,6 @@ impl Found {
         };
         let name = FileName::Segment(*number).to_string();
         let file = disk.open(&name).map_err(OpenError::io("opening", &name))?;
-        // What an earlier process wrote or named may not be on the disk yet. If it cannot get there, it is not built upon.
-        file.sync_all().map_err(OpenError::io("syncing", &name))?;
-        disk.sync_dir().map_err(OpenError::io("syncing the directory of", &name))?;
         let watch = snapshots.verified.first().map(|header| header.position).filter(|position| position.segment == *number);
         let tail = tail::decide(&*file, &name, header, watch)?;
         Ok(Self { snapshots, last: Some(Last { header: *header, tail }) })
