@@ -204,9 +204,10 @@ impl Journal {
         &self.shared.options
     }
 
-    /// Bytes that the disk can still allocate; none if it does not say.
+    /// Bytes that the disk can still allocate for segments; none if it does not say.
     pub(super) fn free_space(&self) -> u64 {
-        self.shared.disk.free_space().unwrap_or(0)
+        let Shared { disk, options, .. } = &*self.shared;
+        disk.free_space().unwrap_or(0).saturating_sub(reserve::missing(&**disk, options.ballast_bytes))
     }
 
     /// Bytes of groups that the active segment has room for.

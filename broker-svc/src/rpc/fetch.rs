@@ -91,7 +91,10 @@ impl Reading {
             let ends = self.follow_ends()?;
             if self.next < ends.end && self.remaining > 0 {
                 let batches = self.read().await?;
-                assert!(!batches.is_empty(), "below the durable end there is something to read");
+                if batches.is_empty() {
+                    // Everything up to the end was trimmed while it was being looked for.
+                    return Err(self.gone());
+                }
                 for response in self.responses(&batches, ends)? {
                     has_answered = true;
                     if self.send.send(Ok(response)).await.is_err() {
@@ -136,14 +139,16 @@ impl Reading {
 
     fn unreadable(&self, error: ReadError) -> Fault {
         match error {
-            ReadError::Trimmed { .. } => {
-                ends_of(&self.tail, &self.name).map_or_else(|fault| fault, |ends| ends.out_of_range(self.next.get(), &self.name))
-            }
+            ReadError::Trimmed { .. } => self.gone(),
             error => {
                 let message = format!("{} from offset {} on cannot be read: {error}", self.name, self.next);
                 Fault::new(ErrorCode::CorruptLog, message).with("offset", self.next)
             }
         }
+    }
+
+    fn gone(&self) -> Fault {
+        ends_of(&self.tail, &self.name).map_or_else(|fault| fault, |ends| ends.out_of_range(self.next.get(), &self.name))
     }
 
     /// Turns batches into responses and moves on behind them.
