@@ -146,6 +146,7 @@ impl Owner {
         let (mut is_open, mut is_stopping) = (true, false);
         let mut look = tokio::time::interval(LOOK_PAUSE);
         self.pass_on(&mut tails);
+        self.tell_vitals();
         while is_open || !self.pipeline.is_idle() {
             let wakeup = tokio::time::Instant::from_std(self.clocks.instant(self.pipeline.next_wakeup()));
             tokio::select! {
@@ -175,10 +176,10 @@ impl Owner {
                 () = tokio::time::sleep_until(wakeup) => self.pipeline.on_tick(self.clocks.now()),
                 _ = look.tick() => {
                     tails.forget_unfollowed();
-                    self.tell_vitals();
                 }
             }
             self.pass_on(&mut tails);
+            self.tell_vitals();
         }
     }
 
@@ -201,6 +202,7 @@ impl Owner {
         }
     }
 
+    /// Told every turn, so that what is scraped is what is: nothing in it is counted anew.
     fn tell_vitals(&self) {
         let (topics, partitions) = self.pipeline.state().topic_counts();
         let (producers, windows) = self.pipeline.state().producer_counts();

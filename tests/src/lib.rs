@@ -8,6 +8,7 @@
 //! | [`proxy`] | a network in between that cuts, delays and swallows |
 //! | [`records`] | keyed records, and their form on the stdin and stdout of `oncelog` |
 //! | [`stack`] | broker, proxy and producer, put together |
+//! | [`lone_broker`] | a broker on its own, spoken to by its contract |
 //! | [`dev`] | both in one process |
 //! | [`ordeal`] | the package list through all of it, while it breaks |
 //! | [`transcript`] | conversations with a broker, written down as text |
@@ -15,6 +16,7 @@
 
 pub mod binaries;
 pub mod dev;
+pub mod lone_broker;
 pub mod ordeal;
 pub mod port;
 pub mod process;

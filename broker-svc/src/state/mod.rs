@@ -275,7 +275,7 @@ impl State {
 
     /// How many topics and partitions there are.
     pub fn topic_counts(&self) -> (usize, usize) {
-        (self.topics.iter().count(), self.topics.partition_count())
+        (self.topics.len(), self.topics.partition_count())
     }
 }
 

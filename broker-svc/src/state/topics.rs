@@ -70,6 +70,10 @@ impl Topics {
         PartitionId(self.next_partition)
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
     pub(super) fn partition_count(&self) -> usize {
         self.partitions.len()
     }

@@ -69,6 +69,14 @@ pub(super) fn fetched(responses: &[v1::FetchResponse]) -> Vec<String> {
     lines
 }
 
+pub(super) fn created(topic: &str, partitions: i32) -> Vec<String> {
+    vec![format!("created {topic} {partitions}")]
+}
+
+pub(super) fn deleted() -> Vec<String> {
+    vec!["deleted".to_owned()]
+}
+
 pub(super) fn described(response: &v1::DescribeTopicsResponse) -> Vec<String> {
     let lines = |topic: &v1::describe_topics_response::Topic| {
         let line = |p: &v1::describe_topics_response::Partition| {
