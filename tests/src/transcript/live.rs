@@ -86,7 +86,9 @@ async fn try_call(mut client: Client, call: Call) -> Result<Vec<String>, Status>
             text::produced(&request, response.into_inner())
         }
         Call::Fetch(request) => text::fetched(&lone_broker::fetch(&mut client, request).await?),
-        Call::Create(request) => text::created(&request.topic, client.create_topic(request.clone()).await?.into_inner().partitions),
+        Call::Create(request) => {
+            text::created(&request.topic, client.create_topic(request.clone()).await?.into_inner().partitions)
+        }
         Call::Delete(request) => {
             let v1::DeleteTopicResponse {} = client.delete_topic(request).await?.into_inner();
             text::deleted()
