@@ -207,7 +207,7 @@ async fn open_journal(config: &Config, health: &mut Health) -> anyhow::Result<(J
     let seed = getrandom::u64().map_err(|e| anyhow::anyhow!("the operating system has no randomness: {e}"))?;
     let options = config.journal_options(seed);
     let data_dir = config.data_dir.clone();
-    let opening = tokio::task::spawn_blocking(move || {
+    let mut opening = tokio::task::spawn_blocking(move || {
         let mut state = State::default();
         let disk = RealDisk::open(&data_dir).with_context(|| format!("the data directory {}", data_dir.display()))?;
         let mut progress = |progress| {
@@ -217,14 +217,18 @@ async fn open_journal(config: &Config, health: &mut Health) -> anyhow::Result<(J
             .with_context(|| format!("the journal in {} cannot be opened", data_dir.display()))?;
         anyhow::Ok((journal, state, report))
     });
-    while told.changed().await.is_ok() {
-        let Progress { bytes, total } = *told.borrow_and_update();
-        let percent = (bytes * 100).checked_div(total).unwrap_or(100);
-        health.not_ready(format!("reading the journal: {percent} % of {total} bytes")).await;
-        tracing::info!(percent, bytes, total, "reading the journal");
-        tokio::time::sleep(PROGRESS_PAUSE).await;
-    }
-    let (journal, state, report) = opening.await.context("the opening of the journal ended wrongly")??;
+    let opened = loop {
+        match timeout(PROGRESS_PAUSE, &mut opening).await {
+            Ok(opened) => break opened,
+            Err(_) => {
+                let Progress { bytes, total } = *told.borrow_and_update();
+                let percent = (bytes * 100).checked_div(total).unwrap_or(0);
+                health.not_ready(format!("reading the journal: {percent} % of {total} bytes")).await;
+                tracing::info!(percent, bytes, total, "reading the journal");
+            }
+        }
+    };
+    let (journal, state, report) = opened.context("the opening of the journal ended wrongly")??;
     tell_report(&report);
     Ok((journal, state, report))
 }

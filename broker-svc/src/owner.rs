@@ -144,6 +144,7 @@ impl Owner {
         let mut tails = Tails::default();
         let mut asked = Vec::with_capacity(REQUESTS_PER_TURN);
         let (mut is_open, mut is_stopping) = (true, false);
+        let mut look = tokio::time::interval(LOOK_PAUSE);
         self.tell_vitals();
         self.pass_on(&mut tails);
         while is_open || !self.pipeline.is_idle() {
@@ -172,10 +173,8 @@ impl Owner {
                     is_stopping = true;
                     self.requests.close();
                 }
-                () = tokio::time::sleep_until(wakeup) => {
-                    self.pipeline.on_tick(self.clocks.now());
-                    tails.forget_unfollowed();
-                }
+                () = tokio::time::sleep_until(wakeup) => self.pipeline.on_tick(self.clocks.now()),
+                _ = look.tick() => tails.forget_unfollowed(),
             }
             // First, so that whoever has an answer finds it counted.
             self.tell_vitals();
@@ -240,5 +239,7 @@ impl Tails {
 /// Requests that may wait for the owner's turn; their bytes are bounded apart from that.
 const QUEUED_REQUESTS: usize = 1_024;
 const REQUESTS_PER_TURN: usize = 256;
+/// Between two looks for partitions that nobody follows any more.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
 /// What memory is counted in, in bytes: so that a semaphore can count gigabytes.
 const MEMORY_UNIT: usize = 1 << 10;

@@ -432,17 +432,26 @@ impl<R> Pipeline<R> {
             return verdict;
         }
         // The disk is asked last: a full one must not keep a duplicate from its acknowledgement.
+        let needed = arrival.packed.data().len() + draft::APPEND_BYTES_MAX;
+        match self.check_room(needed + KEPT_FOR_SMALL_ENTRIES) {
+            Ok(()) => verdict,
+            Err(fault) => Verdict::Refuse(fault),
+        }
+    }
+
+    /// Is there certainly room for so many more bytes? To be asked before an entry is made: once it is, the state is ahead of the
+    /// journal by it, and it can be neither refused nor forgotten.
+    fn check_room(&self, needed: usize) -> Result<(), Fault> {
         let gathered: usize = self.drafts.iter().map(Draft::bytes).sum();
         let promised = gathered + self.writing.as_ref().map_or(0, |leaving| leaving.bytes);
-        let needed = arrival.packed.data().len() + draft::APPEND_BYTES_MAX;
         if (promised + needed) as u64 <= self.room {
-            return verdict;
+            return Ok(());
         }
+        let left = self.room.saturating_sub(promised as u64);
         let message = format!(
-            "the journal has room for {} more bytes and the batch needs {needed}: free disk space, or lower the retention",
-            self.room.saturating_sub(promised as u64)
+            "the journal has room for {left} more bytes and {needed} are needed: free disk space, or lower the retention"
         );
-        Verdict::Refuse(Fault::new(ErrorCode::ResourceExhausted, message).retry_after(Duration::from_secs(1)))
+        Err(Fault::new(ErrorCode::ResourceExhausted, message).retry_after(Duration::from_secs(1)))
     }
 
     /// Judges batches that left the hold without their turn having come. They do not wait a second time.
@@ -482,6 +491,9 @@ impl<R> Pipeline<R> {
     fn init_producer(&mut self, request: InitRequest, now: Now) -> Answer {
         match self.state.init_producer(request, self.options.incarnation, &self.options.limits) {
             InitDecision::Grant { entry, granted } => {
+                if let Err(fault) = self.check_room(draft::APPEND_BYTES_MAX) {
+                    return Answer::Refused(fault);
+                }
                 self.enter(entry, None, now);
                 if granted.epoch != Epoch::ZERO {
                     // Held batches of the fenced epoch are told at once (R4).
@@ -500,6 +512,7 @@ impl<R> Pipeline<R> {
 
     fn create_topic(&mut self, topic: &TopicName, partitions: Option<PartitionCount>, now: Now) -> Result<PartitionCount, Fault> {
         let entry = self.state.create_topic(topic, partitions, &self.options.limits)?;
+        self.check_room(draft::APPEND_BYTES_MAX)?;
         let Entry::CreateTopic { partitions, .. } = entry else { unreachable!("create_topic returns that entry") };
         self.enter(entry, None, now);
         Ok(partitions)
@@ -507,7 +520,7 @@ impl<R> Pipeline<R> {
 
     fn delete_topic(&mut self, topic: &TopicName, now: Now) -> Answer {
         let gone = self.state.partition_ids(topic);
-        match self.state.delete_topic(topic) {
+        match self.state.delete_topic(topic).and_then(|entry| self.check_room(draft::APPEND_BYTES_MAX).map(|()| entry)) {
             Ok(entry) => {
                 self.enter(entry, None, now);
                 self.draft(now).leaving.gone.extend(gone);
@@ -538,7 +551,7 @@ impl<R> Pipeline<R> {
     fn expire_producers(&mut self, now: Now) -> Duration {
         let expiration = self.options.limits.producer_id_expiration;
         let pause = (expiration / 10).clamp(Duration::from_millis(50), Duration::from_secs(600));
-        if self.clock.is_doubtful() {
+        if self.clock.is_doubtful() || self.check_room(KEPT_FOR_SMALL_ENTRIES).is_err() {
             return pause;
         }
         let time = self.clock.read(now);
@@ -555,7 +568,8 @@ impl<R> Pipeline<R> {
     /// A duplicate keeps its producer alive (W5), across a restart too.
     fn note_seen(&mut self, producer: ProducerId, now: Now) {
         let time = self.clock.read(now);
-        if self.state.is_seen_stale(producer, &self.options.limits, time) {
+        let has_room = self.check_room(draft::APPEND_BYTES_MAX).is_ok();
+        if has_room && self.state.is_seen_stale(producer, &self.options.limits, time) {
             self.enter(Entry::Seen { producer }, None, now);
         }
     }
@@ -617,8 +631,10 @@ impl BatchOutcome {
     }
 }
 
+/// Room that batches leave to producer ids, topics and expiry: on a full disk these go on for a while.
+const KEPT_FOR_SMALL_ENTRIES: usize = (EXPIRED_PER_TURN + 1) * draft::APPEND_BYTES_MAX;
 /// So that a million producers that expire together do not stall anybody.
-const EXPIRED_PER_TURN: usize = 1_000;
+const EXPIRED_PER_TURN: usize = 250;
 
 #[cfg(test)]
 mod tests;

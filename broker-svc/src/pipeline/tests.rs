@@ -331,7 +331,7 @@ fn a_full_disk_refuses_new_batches_and_acknowledges_duplicates() {
     let mut world = World::with_producer();
     world.produce("a", batch(0));
     world.sync_all();
-    let needed = (batch(1).packed.data().len() + draft::APPEND_BYTES_MAX) as u64;
+    let needed = (batch(1).packed.data().len() + draft::APPEND_BYTES_MAX + KEPT_FOR_SMALL_ENTRIES) as u64;
     world.pipeline.on_room(needed - 1);
     world.produce("b", batch(1));
     assert_eq!(world.code("b"), Some(ErrorCode::ResourceExhausted));
@@ -344,6 +344,18 @@ fn a_full_disk_refuses_new_batches_and_acknowledges_duplicates() {
     world.sync_all();
     assert_eq!(world.offset("b"), Some(1));
     assert_eq!(world.code("c"), Some(ErrorCode::ResourceExhausted));
+    // Ids and topics go on for a while, and are then refused as well.
+    let create = |name| Request::CreateTopic { topic: TopicName::parse(name).expect("allowed"), partitions: None };
+    world.pipeline.on_room(draft::APPEND_BYTES_MAX as u64);
+    world.ask("created", create("u"));
+    world.sync_all();
+    assert!(matches!(world.answers["created"], Answer::Created(_)));
+    world.pipeline.on_room(draft::APPEND_BYTES_MAX as u64 - 1);
+    world.ask("not created", create("v"));
+    world.ask("no id", Request::InitProducer(InitRequest::Fresh));
+    for who in ["not created", "no id"] {
+        assert!(matches!(&world.answers[who], Answer::Refused(fault) if fault.code() == ErrorCode::ResourceExhausted));
+    }
 }
 
 #[test]

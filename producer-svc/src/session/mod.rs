@@ -129,6 +129,7 @@ impl Session {
             Event::Tick => {}
         }
         self.elapse();
+        self.replace_idle_id();
         self.shake_hands();
         self.produce();
     }

@@ -94,7 +94,7 @@ impl Session {
     fn apply(&mut self, carried: Carried, verdict: Verdict) {
         match verdict {
             Verdict::Appended { base_offset, append_time } => {
-                self.handshake.bears_fruit();
+                self.handshake.bears_fruit(self.now);
                 self.resolve(carried, &BatchOutcome::Appended { base_offset, append_time });
             }
             Verdict::AppendedSomewhere => {
