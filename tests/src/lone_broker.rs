@@ -124,13 +124,21 @@ impl LoneBroker {
     /// # Errors
     /// It is not after 30 seconds.
     pub async fn metric_reaches(&self, name: &str, least: u64) -> anyhow::Result<()> {
-        let reaches = async {
-            while self.metric(name).await? < least {
+        self.metric_becomes(name, |value| value >= least).await
+    }
+
+    /// Waits until a metric is as it should be.
+    ///
+    /// # Errors
+    /// It is not after 30 seconds.
+    pub async fn metric_becomes(&self, name: &str, is_right: impl Fn(u64) -> bool) -> anyhow::Result<()> {
+        let wait = async {
+            while !is_right(self.metric(name).await?) {
                 sleep(Duration::from_millis(2)).await;
             }
             anyhow::Ok(())
         };
-        timeout(PATIENCE, reaches).await.with_context(|| format!("{name} does not reach {least}"))?
+        timeout(PATIENCE, wait).await.with_context(|| format!("{name} does not become what it should"))?
     }
 }
 

@@ -59,7 +59,8 @@ async fn any_offset_and_any_number_of_records_can_be_asked_for() {
             let fetched = lone_broker::fetch(&mut client, request).await.expect("in range");
             let last = &fetched[fetched.len() - 1];
             assert_eq!((last.log_start_offset, last.log_end_offset), (0, 12));
-            let expected: Vec<_> = (first..12).take(most.map_or(usize::MAX, |most| usize::try_from(most).expect("64 bits"))).collect();
+            let expected: Vec<_> =
+                (first..12).take(most.map_or(usize::MAX, |most| usize::try_from(most).expect("64 bits"))).collect();
             assert_eq!(offsets(&records(fetched)), expected, "from {first}, {most:?}");
         }
     }
