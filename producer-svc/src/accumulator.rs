@@ -1,7 +1,7 @@
 //! Records become batches: what waits, untagged, for its turn in one partition.
 //!
 //! Invariant: order of arrival is order in the queue, across batches and within them. A batch that comes back (its tag is
-//! void and it is certainly not in the log) goes to the front, because everything behind it arrived later.
+//! void and it is certainly not in the log) goes before everything that arrived later.
 
 mod batch;
 
@@ -90,10 +90,11 @@ impl Accumulator {
         self.closed.pop_front()
     }
 
-    /// Puts a batch before all others.
+    /// Puts a batch back, before all that are as old or younger. Without tags batches come back one by one, as their answers
+    /// do: an older one may have come back before and still be waiting here.
     pub(crate) fn put_back(&mut self, batch: Batch) {
-        assert!(self.oldest().is_none_or(|oldest| batch.created() <= oldest), "what comes back came first");
-        self.closed.push_front(batch);
+        let place = self.closed.partition_point(|waiting| waiting.created() < batch.created());
+        self.closed.insert(place, batch);
     }
 
     /// When its oldest batch was created.
@@ -194,14 +195,19 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_back_goes_first() {
-        let mut accumulator = Accumulator::default();
-        accumulator.push(&record(1), SendId(1), 0, rule(0), at(0));
-        accumulator.push(&record(1), SendId(2), 0, rule(0), at(1));
-        let first = accumulator.take().expect("two");
-        accumulator.put_back(first);
-        assert_eq!(accumulator.take().map(|b| b.shares()[0].send), Some(SendId(1)));
-        assert_eq!(accumulator.take().map(|b| b.shares()[0].send), Some(SendId(2)));
-        assert!(accumulator.is_empty());
+    fn what_comes_back_goes_to_its_place_by_age() {
+        for order in [[0, 1], [1, 0]] {
+            let mut accumulator = Accumulator::default();
+            for send in 0..3 {
+                accumulator.push(&record(1), SendId(send), 0, rule(0), at(send));
+            }
+            let mut taken = [accumulator.take(), accumulator.take()];
+            for index in order {
+                accumulator.put_back(taken[index].take().expect("taken once"));
+            }
+            let sends: Vec<_> = std::iter::from_fn(|| accumulator.take()).map(|b| b.shares()[0].send.0).collect();
+            assert_eq!(sends, [0, 1, 2], "{order:?}");
+            assert!(accumulator.is_empty());
+        }
     }
 }

@@ -139,3 +139,25 @@ fn with_acks_0_an_acknowledgement_has_no_offset() {
 fn with_idempotence_acks_below_all_are_a_defect_of_the_caller() {
     Script::new(SessionConfig { acks: Acks::One, ..one_by_one() });
 }
+
+/// A half of the first waits in the queue when the second, which is younger, comes back to it.
+#[test]
+fn two_batches_too_large_at_once_are_both_split() {
+    let mut script = Script::new(SessionConfig { batch_size: 1000, max_request_size: 1000, max_in_flight: 2, ..untagged() });
+    let older = script.send_all("t", &[(0, "a"), (0, "b")]);
+    script.wait(1);
+    let younger = script.send_all("t", &[(0, "c"), (0, "d")]);
+    for call in [script.call(), script.call()] {
+        script.answer(&call, vec![refuse(ErrorCode::MessageTooLarge)]);
+    }
+    let mut sent = Vec::new();
+    for offset in 0..4 {
+        let call = script.call();
+        sent.extend(values(&call).concat());
+        script.answer(&call, vec![ack(offset)]);
+    }
+    assert_eq!(sent, ["a", "b", "c", "d"]);
+    for send in [older, younger] {
+        assert!(matches!(script.outcomes(send), Some([RecordOutcome::Appended { .. }, RecordOutcome::Appended { .. }])));
+    }
+}

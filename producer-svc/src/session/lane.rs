@@ -50,8 +50,9 @@ impl Lane {
 
     /// When the oldest batch was created for which callers wait.
     pub(super) fn oldest(&self) -> Option<Monotonic> {
-        let tagged = self.window.slots().find_map(|slot| slot.batch().map(Batch::created));
-        tagged.or_else(|| self.accumulator.oldest())
+        // All of them are looked at: without tags one that came back may be older than what was sent before it.
+        let handed_over = self.window.slots().filter_map(|slot| slot.batch().map(Batch::created));
+        handed_over.chain(self.accumulator.oldest()).min()
     }
 
     /// Would a new lane be the same? With tags the next sequence has to be remembered for as long as the epoch lasts.
