@@ -110,8 +110,8 @@ fn a_batch_too_large_for_the_broker_is_split_at_once() {
 
 #[test]
 fn a_call_refused_whole_is_bisected_too() {
-    let mut script =
-        Script::new(SessionConfig { linger: std::time::Duration::from_millis(5), max_request_size: 9_000, ..untagged() });
+    let linger = std::time::Duration::from_millis(5);
+    let mut script = Script::new(SessionConfig { linger, batch_size: 100, max_request_size: 9_000, ..untagged() });
     let sends = [script.send(0, "a"), script.send(1, "b")];
     script.wait(5);
     let call = script.call();
