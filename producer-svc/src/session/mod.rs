@@ -52,8 +52,8 @@ use std::{collections::VecDeque, time::Duration};
 
 use oncelog_proto::Monotonic;
 
-use crate::accumulator::{Batch, ReadyRule};
 pub use crate::accumulator::record_cost;
+use crate::accumulator::{Batch, ReadyRule};
 use backoff::Backoff;
 use calls::Calls;
 pub use config::SessionConfig;
