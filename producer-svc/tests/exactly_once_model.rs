@@ -77,8 +77,6 @@ mod reference_broker {
     use super::*;
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
-
         #[test]
         fn every_record_is_in_the_log_as_its_outcome_says(
             max_in_flight in 1usize..=5,
@@ -131,8 +129,6 @@ mod real_broker {
     use super::*;
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
-
         #[test]
         fn every_record_is_in_the_log_as_its_outcome_says_however_often_the_broker_crashed(
             max_in_flight in 1usize..=5,
