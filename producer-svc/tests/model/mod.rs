@@ -143,7 +143,7 @@ impl<B: Broker> World<B> {
                     self.give_up(0);
                 }
             }
-            What::Wait => self.wait([1, 5, 20, 100, 300, 1000, 3000][which % 7]),
+            What::Wait => self.wait([5, 5, 5, 1, 20, 20, 100, 100, 300, 1000, 3000][which % 11]),
             What::Idle => self.wait([2, 25][which % 2] * 3_600_000),
             What::ExpireProducers => self.broker.expire_producers(),
             What::CreateTopic => self.broker.create_topic(&topic(which % 2), 1 + i32::from(how % 2 == 0)),
