@@ -20,18 +20,18 @@ use proptest::prelude::*;
 /// What may happen whenever two machines talk to each other.
 fn step() -> impl Strategy<Value = Step> {
     let what = prop_oneof![
-        12 => Just(What::Send),
-        16 => Just(What::Arrive),
-        12 => Just(What::Answer),
-        6 => Just(What::DoubleCall),
-        3 => Just(What::LoseCall),
-        3 => Just(What::LoseAnswer),
-        5 => Just(What::GiveUp),
+        28 => Just(What::Send),
+        40 => Just(What::Arrive),
+        32 => Just(What::Answer),
+        40 => Just(What::Work),
+        16 => Just(What::Wait),
+        10 => Just(What::DoubleCall),
+        5 => Just(What::LoseCall),
+        5 => Just(What::LoseAnswer),
+        8 => Just(What::GiveUp),
         2 => Just(What::Refuse),
         1 => Just(What::RefuseCall),
         2 => Just(What::Crash),
-        16 => Just(What::Work),
-        8 => Just(What::Wait),
     ];
     at_random(what)
 }
@@ -44,7 +44,7 @@ fn rarer_step() -> impl Strategy<Value = Step> {
         1 => Just(What::CreateTopic),
         2 => Just(What::DeleteTopic),
     ];
-    prop_oneof![20 => step(), 2 => at_random(rare)]
+    prop_oneof![30 => step(), 1 => at_random(rare)]
 }
 
 fn at_random(what: impl Strategy<Value = What>) -> impl Strategy<Value = Step> {
@@ -77,8 +77,6 @@ mod reference_broker {
     use super::*;
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
-
         #[test]
         fn every_record_is_in_the_log_as_its_outcome_says(
             max_in_flight in 1usize..=5,
@@ -131,8 +129,6 @@ mod real_broker {
     use super::*;
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
-
         #[test]
         fn every_record_is_in_the_log_as_its_outcome_says_however_often_the_broker_crashed(
             max_in_flight in 1usize..=5,
@@ -218,6 +214,5 @@ fn a_day_without_records_costs_nothing() {
     let world = run(real(), config(5), 1, &steps);
     assert_eq!(world.violation(), None);
     let appended = |(_, outcome): &(_, RecordOutcome)| matches!(outcome, RecordOutcome::Appended { .. });
-    assert_eq!(world.outcomes.len(), 2);
     assert!(world.outcomes.values().all(appended), "{:?}", world.outcomes);
 }

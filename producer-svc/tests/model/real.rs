@@ -249,8 +249,8 @@ impl Broker for RealBroker {
         self.downtime += dice.choose(&[Duration::ZERO, Duration::from_millis(10), HOUR, 30 * HOUR]);
         if self.varies {
             self.limits = Limits {
-                max_message_bytes: dice.choose(&[400, 60, 100]),
-                max_windows: dice.choose(&[100, 1, 3]),
+                max_message_bytes: dice.choose(&[400, 400, 60, 100]),
+                max_windows: dice.choose(&[100, 100, 1, 3]),
                 auto_create_topics: dice.roll(3) > 0,
                 ..generous()
             };
