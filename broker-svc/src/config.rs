@@ -50,8 +50,8 @@ pub struct Config {
     #[arg(long, env = "ONCELOG_BROKER_HOLD_BYTES", default_value_t = 64 << 20, value_name = "BYTES")]
     pub hold_bytes: usize,
 
-    /// Size of a segment file of the journal, in bytes: 1 MiB to 4 GiB.
-    #[arg(long, env = "ONCELOG_BROKER_SEGMENT_BYTES", default_value_t = 256 << 20, value_parser = clap::value_parser!(u64).range(1 << 20..=4 << 30), value_name = "BYTES")]
+    /// Size of a segment file of the journal, in bytes: 1 MiB to 4 GiB, a multiple of 4,096.
+    #[arg(long, env = "ONCELOG_BROKER_SEGMENT_BYTES", default_value_t = 256 << 20, value_parser = segment_bytes, value_name = "BYTES")]
     pub segment_bytes: u64,
 
     /// A snapshot of the state is written after so many bytes of journal. Less means faster starts and more writing.
@@ -93,16 +93,16 @@ pub struct Config {
     #[arg(long, env = "ONCELOG_BROKER_MAX_FETCHES", default_value_t = 1_000, value_parser = number_range(1, 1_000_000), value_name = "N")]
     pub max_fetches: usize,
 
-    /// Most partitions of all topics together.
-    #[arg(long, env = "ONCELOG_BROKER_MAX_PARTITIONS", default_value_t = 100_000, value_name = "N")]
+    /// Most partitions of all topics together, from 1.
+    #[arg(long, env = "ONCELOG_BROKER_MAX_PARTITIONS", default_value_t = 100_000, value_parser = count, value_name = "N")]
     pub max_partitions: usize,
 
-    /// Most producer ids known at a time. A fresh one above is refused with RESOURCE_EXHAUSTED.
-    #[arg(long, env = "ONCELOG_BROKER_MAX_PRODUCERS", default_value_t = 2_000_000, value_name = "N")]
+    /// Most producer ids known at a time, from 1. A fresh one above is refused with RESOURCE_EXHAUSTED.
+    #[arg(long, env = "ONCELOG_BROKER_MAX_PRODUCERS", default_value_t = 2_000_000, value_parser = count, value_name = "N")]
     pub max_producers: usize,
 
-    /// Most pairs of producer and partition remembered at a time, at about 300 bytes each.
-    #[arg(long, env = "ONCELOG_BROKER_MAX_WINDOWS", default_value_t = 4_000_000, value_name = "N")]
+    /// Most pairs of producer and partition remembered at a time, from 1, at about 300 bytes each.
+    #[arg(long, env = "ONCELOG_BROKER_MAX_WINDOWS", default_value_t = 4_000_000, value_parser = count, value_name = "N")]
     pub max_windows: usize,
 
     /// A producer that is not heard of for so long is forgotten, in milliseconds. Time when the broker was down does not count.
@@ -228,6 +228,8 @@ fn number_range(least: usize, most: usize) -> impl Fn(&str) -> Result<usize, Str
     }
 }
 
+/// More than any machine has room for, and less than what counting them could overflow.
+const MAX_COUNT: usize = 1 << 40;
 /// Room in a request for what is not a batch's data: names, tags, the producer, the framing of all of it.
 const REQUEST_OVERHEAD_BYTES: usize = 64 << 10;
 
@@ -258,6 +260,33 @@ mod tests {
         assert_eq!(with(&|c| c.max_request_bytes = c.max_message_bytes + (64 << 10)), Ok(()));
         assert!(with(&|c| c.max_request_bytes = c.max_message_bytes + (64 << 10) - 1).is_err());
         assert!(with(&|c| c.queued_max_request_bytes = c.max_request_bytes - 1).is_err());
-        assert!(with(&|c| c.max_partitions = 0).is_err());
+        assert!(with(&|c| (c.default_partitions, c.max_partitions) = (partition_count("3").expect("3"), 2)).is_err());
+        assert_eq!(with(&|c| (c.default_partitions, c.max_partitions) = (partition_count("3").expect("3"), 3)), Ok(()));
+    }
+
+    #[test]
+    fn each_flag_ends_at_its_limits() {
+        let takes = |flag: &str, value: &str| Config::parse_args(["--data-dir=somewhere", &format!("--{flag}={value}")]).is_ok();
+        let counts = ["max-connections", "max-fetches", "max-partitions", "max-producers", "max-windows"];
+        let ranges = [
+            ("default-partitions", "1", "10000", "0", "10001"),
+            ("hold-ms", "0", "10000", "-1", "10001"),
+            ("hold-bytes", "0", "18446744073709551615", "-1", "18446744073709551616"),
+            ("segment-bytes", "1048576", "4294967296", "1044480", "4294971392"),
+            ("snapshot-bytes", "1048576", "18446744073709551615", "1048575", "18446744073709551616"),
+            ("retention-bytes", "0", "18446744073709551615", "-1", "18446744073709551616"),
+            ("retention-ms", "-1", "9223372036854775807", "-2", "9223372036854775808"),
+            ("max-message-bytes", "1024", "7340032", "1023", "7340033"),
+            ("max-request-bytes", "65536", "67108864", "65535", "67108865"),
+            ("queued-max-request-bytes", "1048576", "1099511627776", "1048575", "1099511627777"),
+            ("producer-id-expiration-ms", "1", "18446744073709551615", "0", "18446744073709551616"),
+            ("shutdown-timeout-ms", "0", "18446744073709551615", "-1", "18446744073709551616"),
+        ];
+        let ranges = ranges.into_iter().chain(counts.map(|count| (count, "1", "1099511627776", "0", "1099511627777")));
+        for (flag, least, most, below, above) in ranges {
+            assert!(takes(flag, least) && takes(flag, most), "{flag} from {least} to {most}");
+            assert!(!takes(flag, below) && !takes(flag, above), "{flag} ends at {least} and {most}");
+        }
+        assert!(takes("segment-bytes", "1052672") && !takes("segment-bytes", "1052671"), "whole blocks only");
     }
 }

@@ -35,6 +35,7 @@ pub struct Hold<T> {
     wait: Duration,
     max_bytes: usize,
     bytes: usize,
+    batches: usize,
     slots: BTreeMap<(Line, Sequence), Slot<T>>,
     /// In the order in which they end; the wait is the same for all, so that is the order in which they began.
     deadlines: BTreeSet<(Monotonic, Line, Sequence)>,
@@ -50,7 +51,7 @@ struct Slot<T> {
 impl<T> Hold<T> {
     /// A hold in which a batch waits for `wait`, and all of them together take at most `max_bytes`.
     pub fn new(wait: Duration, max_bytes: usize) -> Self {
-        Self { wait, max_bytes, bytes: 0, slots: BTreeMap::new(), deadlines: BTreeSet::new() }
+        Self { wait, max_bytes, bytes: 0, batches: 0, slots: BTreeMap::new(), deadlines: BTreeSet::new() }
     }
 
     /// Takes an early batch, or gives it back if there is no room: then it is to be refused at once.
@@ -76,6 +77,7 @@ impl<T> Hold<T> {
             self.slots.insert((line, tag.base), Slot { deadline, copies: vec![(batch, bytes)] });
         }
         self.bytes += bytes;
+        self.batches += 1;
         Ok(())
     }
 
@@ -119,7 +121,7 @@ impl<T> Hold<T> {
 
     /// Batches that wait, copies counted each, and their bytes.
     pub fn size(&self) -> (usize, usize) {
-        (self.slots.values().map(|slot| slot.copies.len()).sum(), self.bytes)
+        (self.batches, self.bytes)
     }
 
     fn in_line(&self, line: &Line) -> impl Iterator<Item = Sequence> {
@@ -141,6 +143,7 @@ impl<T> Hold<T> {
         assert!(had_deadline, "every slot has its deadline");
         let unpack = |(batch, bytes)| {
             self.bytes -= bytes;
+            self.batches -= 1;
             batch
         };
         slot.copies.into_iter().map(unpack).collect()

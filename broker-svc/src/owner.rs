@@ -144,6 +144,8 @@ impl Owner {
         let mut tails = Tails::default();
         let mut asked = Vec::with_capacity(REQUESTS_PER_TURN);
         let (mut is_open, mut is_stopping) = (true, false);
+        let mut look = tokio::time::interval(LOOK_PAUSE);
+        self.tell_vitals();
         self.pass_on(&mut tails);
         let mut next_chores = self.clocks.now().monotonic;
         while is_open || !self.pipeline.is_idle() {
@@ -184,6 +186,8 @@ impl Owner {
                 tails.forget_unfollowed();
                 self.tell_vitals();
             }
+            // First, so that whoever has an answer finds it counted.
+            self.tell_vitals();
             self.pass_on(&mut tails);
         }
     }
@@ -207,6 +211,7 @@ impl Owner {
         }
     }
 
+    /// Told every turn, so that what is scraped is what is: nothing in it is counted anew.
     fn tell_vitals(&self) {
         let (topics, partitions) = self.pipeline.state().topic_counts();
         let (producers, windows) = self.pipeline.state().producer_counts();

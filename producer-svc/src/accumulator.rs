@@ -1,7 +1,7 @@
 //! Records become batches: what waits, untagged, for its turn in one partition.
 //!
 //! Invariant: order of arrival is order in the queue, across batches and within them. A batch that comes back (its tag is
-//! void and it is certainly not in the log) goes to the front, because everything behind it arrived later.
+//! void and it is certainly not in the log) goes before everything that arrived later.
 
 mod batch;
 
@@ -32,6 +32,15 @@ pub(crate) struct CloseRule {
     pub(crate) compression: Compression,
 }
 
+/// When an open batch may go out: whichever comes first.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReadyRule {
+    /// It has lingered this long for more records.
+    pub(crate) linger: Duration,
+    /// It has this many bytes before compression.
+    pub(crate) bytes: usize,
+}
+
 /// A batch that takes records.
 #[derive(Debug)]
 struct OpenBatch {
@@ -42,7 +51,7 @@ struct OpenBatch {
 }
 
 impl Accumulator {
-    /// Appends the record at `index` of a `Send`. True if it opened a batch; else nothing changed in what is ready when.
+    /// Appends the record at `index` of a `Send`. True if it opened a batch; else only [`ReadyRule::bytes`] may have been reached.
     pub(crate) fn push(&mut self, record: &Record, send: SendId, index: usize, rule: CloseRule, now: Monotonic) -> bool {
         let added = RecordSetEncoder::added_len(record);
         if self
@@ -67,13 +76,19 @@ impl Accumulator {
         opens
     }
 
-    /// When its first batch may go out: a closed one at once, an open one after `linger`.
-    pub(crate) fn ready_at(&self, linger: Duration) -> Option<Monotonic> {
+    /// When its first batch may go out: a closed one at once, an open one by the rule.
+    pub(crate) fn ready_at(&self, rule: ReadyRule) -> Option<Monotonic> {
         match (self.closed.front(), &self.open) {
             (Some(_), _) => Some(Monotonic::default()),
-            (None, Some(open)) => Some(open.created.plus(linger)),
+            (None, Some(_)) if self.is_full(rule.bytes) => Some(Monotonic::default()),
+            (None, Some(open)) => Some(open.created.plus(rule.linger)),
             (None, None) => None,
         }
+    }
+
+    /// Has the batch that takes records so many bytes?
+    pub(crate) fn is_full(&self, bytes: usize) -> bool {
+        self.open.as_ref().is_some_and(|open| open.encoder.encoded_len() >= bytes)
     }
 
     /// The batch that is next, closed if it was still open.
@@ -90,10 +105,11 @@ impl Accumulator {
         self.closed.pop_front()
     }
 
-    /// Puts a batch before all others.
+    /// Puts a batch back, before all that are as old or younger. Without tags batches come back one by one, as their answers
+    /// do: an older one may have come back before and still be waiting here.
     pub(crate) fn put_back(&mut self, batch: Batch) {
-        assert!(self.oldest().is_none_or(|oldest| batch.created() <= oldest), "what comes back came first");
-        self.closed.push_front(batch);
+        let place = self.closed.partition_point(|waiting| waiting.created() < batch.created());
+        self.closed.insert(place, batch);
     }
 
     /// When its oldest batch was created.
@@ -122,7 +138,7 @@ impl Accumulator {
 mod tests {
     use super::*;
 
-    const LINGER: Duration = Duration::from_millis(5);
+    const READY: ReadyRule = ReadyRule { linger: Duration::from_millis(5), bytes: 20 };
 
     fn at(ms: u64) -> Monotonic {
         Monotonic::from_micros(ms * 1000)
@@ -164,13 +180,25 @@ mod tests {
     #[test]
     fn an_open_batch_is_ready_after_linger_and_a_closed_one_at_once() {
         let mut accumulator = Accumulator::default();
-        assert_eq!(accumulator.ready_at(LINGER), None);
+        assert_eq!(accumulator.ready_at(READY), None);
         assert!(accumulator.push(&record(10), SendId(0), 0, rule(20), at(3)), "opens a batch");
-        assert_eq!(accumulator.ready_at(LINGER), Some(at(8)));
+        assert_eq!(accumulator.ready_at(READY), Some(at(8)));
         assert!(!accumulator.push(&record(1), SendId(0), 1, rule(20), at(4)), "joins it");
-        assert_eq!(accumulator.ready_at(LINGER), Some(at(8)));
+        assert_eq!(accumulator.ready_at(READY), Some(at(8)));
         assert!(accumulator.push(&record(10), SendId(0), 2, rule(20), at(5)), "opens the next");
-        assert_eq!(accumulator.ready_at(LINGER), Some(at(0)));
+        assert_eq!(accumulator.ready_at(READY), Some(at(0)));
+    }
+
+    #[test]
+    fn an_open_batch_is_ready_at_once_when_it_is_full() {
+        let added = RecordSetEncoder::added_len(&record(10));
+        for (bytes, ready) in [(2 * added, at(0)), (2 * added + 1, at(8))] {
+            let mut accumulator = Accumulator::default();
+            for index in 0..2 {
+                accumulator.push(&record(10), SendId(0), index, rule(1000), at(3));
+            }
+            assert_eq!(accumulator.ready_at(ReadyRule { bytes, ..READY }), Some(ready), "{bytes}");
+        }
     }
 
     #[test]
@@ -194,14 +222,19 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_back_goes_first() {
-        let mut accumulator = Accumulator::default();
-        accumulator.push(&record(1), SendId(1), 0, rule(0), at(0));
-        accumulator.push(&record(1), SendId(2), 0, rule(0), at(1));
-        let first = accumulator.take().expect("two");
-        accumulator.put_back(first);
-        assert_eq!(accumulator.take().map(|b| b.shares()[0].send), Some(SendId(1)));
-        assert_eq!(accumulator.take().map(|b| b.shares()[0].send), Some(SendId(2)));
-        assert!(accumulator.is_empty());
+    fn what_comes_back_goes_to_its_place_by_age() {
+        for order in [[0, 1], [1, 0]] {
+            let mut accumulator = Accumulator::default();
+            for send in 0..3 {
+                accumulator.push(&record(1), SendId(send), 0, rule(0), at(send));
+            }
+            let mut taken = [accumulator.take(), accumulator.take()];
+            for index in order {
+                accumulator.put_back(taken[index].take().expect("taken once"));
+            }
+            let sends: Vec<_> = std::iter::from_fn(|| accumulator.take()).map(|b| b.shares()[0].send.0).collect();
+            assert_eq!(sends, [0, 1, 2], "{order:?}");
+            assert!(accumulator.is_empty());
+        }
     }
 }

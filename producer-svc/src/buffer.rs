@@ -2,14 +2,14 @@
 //!
 //! A `Send` pays for its records before they are taken in, and gets in line if there is not enough: strictly first come, first
 //! served, so that a large one is not starved by small ones (C53). Its bytes are held until the outcome of each record is
-//! known, repetitions included (C57). Whoever waits holds its records in memory too; so the line has a limit of its own, as
-//! many bytes again, and one who finds it full is sent away at once instead of after `max.block.ms`.
+//! known, repetitions included (C57). Whoever waits, for this or for its topic, holds its records in memory too; so the line
+//! has a limit of its own, as many bytes again, and one who finds it full is sent away at once instead of after `max.block.ms`.
 
 use std::{sync::Arc, time::Duration};
 
 use oncelog_proto::{ErrorCode, Fault};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit},
     time::{Instant, timeout_at},
 };
 
@@ -26,6 +26,11 @@ pub(crate) struct Buffer {
 #[must_use]
 pub(crate) struct Reserved(OwnedSemaphorePermit);
 
+/// A place in the line.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Place<'a>(#[expect(dead_code, reason = "it counts until it is dropped")] SemaphorePermit<'a>);
+
 impl Buffer {
     /// `capacity` bytes.
     pub(crate) fn new(capacity: usize) -> Self {
@@ -39,26 +44,33 @@ impl Buffer {
     /// `MESSAGE_TOO_LARGE`: more than there are at all; `RESOURCE_EXHAUSTED` with a hint when to try again: not free in time,
     /// or the line is full.
     pub(crate) async fn reserve(&self, bytes: usize, deadline: Instant) -> Result<Reserved, Fault> {
-        let Some(permits) = u32::try_from(bytes).ok().filter(|_| bytes <= self.capacity) else {
-            let message = format!(
-                "the records of the request take {bytes} bytes; buffer.memory is {}; send fewer at once or raise it",
-                self.capacity
-            );
-            return Err(Fault::new(ErrorCode::MessageTooLarge, message)
-                .with("bytes", bytes)
-                .with("buffer_memory", self.capacity));
-        };
+        let permits = self.permits(bytes)?;
         // Nobody overtakes: where there is a line, this fails although there might be enough for a small one.
         if let Ok(permit) = Arc::clone(&self.free).try_acquire_many_owned(permits) {
             return Ok(Reserved(permit));
         }
-        let Ok(_place) = self.line.try_acquire_many(permits) else {
-            return Err(self.full("and as many bytes again are waiting for it"));
-        };
+        let _place = self.line_up(bytes)?;
         match timeout_at(deadline, Arc::clone(&self.free).acquire_many_owned(permits)).await {
             Ok(permit) => Ok(Reserved(permit.expect("the semaphore is never closed"))),
-            Err(_) => Err(self.full("and did not become free within max.block.ms")),
+            Err(_) => {
+                Err(self
+                    .full(format!("buffer.memory, {} bytes, is full and did not become free within max.block.ms", self.capacity)))
+            }
         }
+    }
+
+    /// Takes a place in the line for records of `bytes` that wait, until it is dropped.
+    ///
+    /// # Errors
+    /// `MESSAGE_TOO_LARGE`: more than there are at all; `RESOURCE_EXHAUSTED` with a hint when to try again: the line is full.
+    pub(crate) fn line_up(&self, bytes: usize) -> Result<Place<'_>, Fault> {
+        let place = self.line.try_acquire_many(self.permits(bytes)?);
+        place.map(Place).map_err(|_| {
+            self.full(format!(
+                "too much is waiting already, for buffer.memory or for its topic: at most {} bytes, as many as buffer.memory has",
+                self.capacity
+            ))
+        })
     }
 
     /// Gives back bytes that were kept.
@@ -71,8 +83,18 @@ impl Buffer {
         self.free.available_permits()
     }
 
-    fn full(&self, why: &str) -> Fault {
-        let message = format!("buffer.memory, {} bytes, is full {why}; nothing was taken in; try again later", self.capacity);
+    fn permits(&self, bytes: usize) -> Result<u32, Fault> {
+        u32::try_from(bytes).ok().filter(|_| bytes <= self.capacity).ok_or_else(|| {
+            let capacity = self.capacity;
+            let message = format!(
+                "the records of the request take {bytes} bytes; buffer.memory is {capacity}; send fewer at once or raise it"
+            );
+            Fault::new(ErrorCode::MessageTooLarge, message).with("bytes", bytes).with("buffer_memory", capacity)
+        })
+    }
+
+    fn full(&self, why: String) -> Fault {
+        let message = format!("{why}; nothing was taken in; try again later");
         Fault::new(ErrorCode::ResourceExhausted, message).with("buffer_memory", self.capacity).retry_after(RETRY_AFTER)
     }
 }

@@ -134,6 +134,9 @@ impl Running {
         match event {
             Event::ProduceFailed { failure, .. } | Event::InitFailed { failure, .. } => {
                 tracing::debug!(kind = ?failure.kind, message = failure.message, "a call to the broker failed");
+                if let (Event::InitFailed { .. }, FailureKind::Permanent | FailureKind::UnknownProducer) = (event, failure.kind) {
+                    tracing::warn!(message = failure.message, "the broker refused InitProducerId; nothing is sent without an id");
+                }
                 if failure.kind == FailureKind::InDoubt && !self.broker_away {
                     self.broker_away = true;
                     tracing::warn!(message = failure.message, "the broker does not answer; trying again until it does");

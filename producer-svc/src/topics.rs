@@ -150,7 +150,8 @@ impl<D: Describe> Topics<D> {
                     return answer.send_modify(|question| *question = Question::Answered(Ok(count)));
                 }
                 Err(DescribeError::Refused(fault)) => {
-                    self.lock().remove(&topic);
+                    // A broker that is merely busy has not said that the topic changed.
+                    close_question(&mut self.lock(), &topic, !fault.code().is_retriable());
                     return answer.send_modify(|question| *question = Question::Answered(Err(fault)));
                 }
                 Err(DescribeError::Unreachable(reason)) => {
@@ -162,13 +163,7 @@ impl<D: Describe> Topics<D> {
             // receiver.
             let mut entries = self.lock();
             if answer.receiver_count() <= 1 {
-                if let Some(entry) = entries.get_mut(&topic) {
-                    entry.question = None;
-                    if entry.known.is_none() {
-                        entries.remove(&topic);
-                    }
-                }
-                return;
+                return close_question(&mut entries, &topic, false);
             }
         }
     }
@@ -176,6 +171,15 @@ impl<D: Describe> Topics<D> {
     fn lock(&self) -> MutexGuard<'_, HashMap<TopicName, Entry>> {
         // Every change is a single assignment: what a panic left behind is whole.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Nobody asks for `topic` any more; what is known of it may be forgotten too.
+fn close_question(entries: &mut HashMap<TopicName, Entry>, topic: &TopicName, forget: bool) {
+    let Some(entry) = entries.get_mut(topic) else { return };
+    entry.question = None;
+    if forget || entry.known.is_none() {
+        entries.remove(topic);
     }
 }
 
@@ -225,7 +229,7 @@ mod tests {
 
     use super::*;
 
-    /// Knows every topic but `missing`; negative: cannot be reached.
+    /// Knows every topic but `missing`; 0: is busy; negative: cannot be reached.
     #[derive(Clone, Default)]
     struct Fake {
         partitions: Arc<AtomicI32>,
@@ -239,8 +243,11 @@ mod tests {
             if topic.as_str() == "missing" {
                 return Err(DescribeError::Refused(Fault::new(ErrorCode::UnknownTopicOrPartition, "no")));
             }
-            PartitionCount::new(self.partitions.load(Ordering::Relaxed))
-                .map_err(|_| DescribeError::Unreachable("away".to_owned()))
+            let partitions = self.partitions.load(Ordering::Relaxed);
+            if partitions == 0 {
+                return Err(DescribeError::Refused(Fault::new(ErrorCode::ResourceExhausted, "busy")));
+            }
+            PartitionCount::new(partitions).map_err(|_| DescribeError::Unreachable("away".to_owned()))
         }
     }
 
@@ -285,14 +292,14 @@ mod tests {
         sleep(Duration::from_millis(10)).await;
         assert_eq!(topics.count(&name("t"), None, in_a_minute()).await.map(PartitionCount::get), Ok(4));
         assert_eq!(fake.calls.load(Ordering::Relaxed), 2);
-        // An old count outlives a broker that is away.
-        fake.partitions.store(-1, Ordering::Relaxed);
+        // An old count outlives a broker that is away, and one that is busy.
         sleep(MAX_AGE).await;
-        for _ in 0..2 {
+        for partitions in [-1, 0, 0] {
+            fake.partitions.store(partitions, Ordering::Relaxed);
             assert_eq!(topics.count(&name("t"), None, Instant::now()).await.map(PartitionCount::get), Ok(4));
             sleep(Duration::from_secs(1)).await;
         }
-        assert_eq!(fake.calls.load(Ordering::Relaxed), 4);
+        assert_eq!(fake.calls.load(Ordering::Relaxed), 5);
     }
 
     #[tokio::test(start_paused = true)]

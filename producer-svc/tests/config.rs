@@ -151,8 +151,8 @@ fn values_are_taken_up_to_their_limits_and_no_further() {
         ("buffer-memory", "1", "1099511627776", vec!["--max-request-size", "1", "--batch-size", "1"]),
         ("max-block-ms", "0", int, vec![]),
         ("max-request-size", "1", "67108864", vec!["--batch-size", "0", "--buffer-memory", "67108864"]),
-        ("retry-backoff-ms", "0", int, vec!["--retry-backoff-max-ms", int]),
-        ("retry-backoff-max-ms", "0", int, vec!["--retry-backoff-ms", "0"]),
+        ("retry-backoff-ms", "1", int, vec!["--retry-backoff-max-ms", int]),
+        ("retry-backoff-max-ms", "1", int, vec!["--retry-backoff-ms", "1"]),
         ("shutdown-timeout-ms", "0", int, vec![]),
         ("max-connections", "1", "1000000", vec![]),
     ];

@@ -11,11 +11,13 @@ use oncelog_proto::{
         send_stream_response::Outcome,
     },
 };
+use producer_svc::{Config, Producer};
 use prost::Message;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     sync::watch,
+    task::JoinSet,
 };
 use tokio_stream::StreamExt;
 use tonic::{
@@ -237,6 +239,23 @@ async fn a_full_buffer_refuses_after_max_block_ms_and_serves_again_when_it_is_fr
     let status = client.send(with(vec![sized(3_000), sized(3_000)])).await.expect_err("never fits");
     assert_eq!(status.code(), Code::InvalidArgument);
     assert!(status.message().contains("buffer.memory is 5000"), "{status:?}");
+}
+
+/// While the broker is away nobody knows a new topic; requests for it would pile up for max.block.ms, whatever their size.
+#[tokio::test]
+async fn requests_that_wait_for_their_topic_have_a_limit() {
+    let config = Config::default().listen(([127, 0, 0, 1], 0).into()).admin_listen(None).broker("127.0.0.1:1");
+    let producer = Producer::start(config.with("buffer.memory", 2_000_000)).await.expect("starts");
+    let client = client(&producer).await;
+    let mut three = JoinSet::new();
+    for _ in 0..3 {
+        let mut client = client.clone();
+        three.spawn(async move { client.send(with(vec![sized(900_000)])).await });
+    }
+    let status = three.join_next().await.expect("three").expect("no panic").expect_err("two fill the line");
+    assert_eq!((status.code(), failure(&status).refused_count), (Code::ResourceExhausted, 1), "{status:?}");
+    assert!(status.message().contains("2000000"), "{status:?}");
+    assert!(three.try_join_next().is_none(), "the other two wait");
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! The rules that concern the producer, each with the trace that breaks the promise without it. The others (R4, R11, R14,
-//! R15) are the broker's.
+//! The producer's part of the rules, each with the trace that breaks the promise without it. R4, R11, R14 and R15 are the
+//! broker's alone.
 
 mod script;
 
@@ -235,7 +235,7 @@ fn r13_a_recovery_that_is_refused_means_that_the_id_is_shared() {
     assert_eq!(script.init().1, None, "a fresh id");
 }
 
-/// Reading 13: a log that holds what this process never sent was written by another one.
+/// R13: a log that holds what this process never sent was written by another one.
 #[test]
 fn a_recovery_that_contradicts_what_was_sent_means_that_the_id_is_shared() {
     type Change = fn(&mut producer_svc::session::RecoveredPartition);
@@ -260,7 +260,7 @@ fn a_recovery_that_contradicts_what_was_sent_means_that_the_id_is_shared() {
     }
 }
 
-/// Reading 13: `next` below what was acknowledged. That the broker has nothing at all has a harmless reason too, a deletion.
+/// I1: `next` below what was acknowledged. That the broker has nothing at all has a harmless reason too, a deletion.
 #[test]
 fn acknowledged_records_that_are_gone_raise_an_alarm_and_those_cut_off_the_loudest() {
     for (there, loudest) in [(1, true), (0, false)] {

@@ -338,3 +338,22 @@ fn recoveries_that_bring_no_acknowledgement_slow_down() {
     script.answer(&call, vec![refuse(ErrorCode::InvalidProducerEpoch)]);
     assert_eq!(script.init().1, Some((PRODUCER, 4)), "after a success at once");
 }
+
+/// The alarm gives the id up and makes unknown what is in doubt; what the same answer says for certain comes before that.
+#[test]
+fn an_answer_with_a_conflict_still_acknowledges_the_other_batches() {
+    for conflict in [0, 1] {
+        let linger = Duration::from_millis(5);
+        let mut script = Script::new(SessionConfig { linger, batch_size: 100, max_request_size: 9000, ..one_by_one() });
+        let sends = [script.send(0, "a"), script.send(1, "b")];
+        script.wait(5);
+        let call = script.call();
+        let mut answers = vec![ack(0), ack(0)];
+        answers[conflict] = refuse(ErrorCode::SequenceConflict);
+        script.answer(&call, answers);
+        assert_eq!(script.refusal(sends[conflict]), Some(ErrorCode::SequenceConflict));
+        let other = 1 - conflict;
+        assert_eq!(script.outcome(sends[other]), Some(&appended(other as i32, 0)), "batch {conflict} is in conflict");
+        assert_eq!(script.alarms.len(), 1);
+    }
+}

@@ -65,13 +65,10 @@ fn a_partition_has_at_most_five_tagged_batches() {
 
 #[test]
 fn a_call_has_one_batch_of_a_partition_and_many_partitions() {
-    let mut script =
-        Script::new(SessionConfig { linger: Duration::from_millis(5), batch_size: 0, max_request_size: 10_000, ..one_by_one() });
-    // Two batches of each partition: the first of each is closed by the second, and leaves at once.
+    let mut script = Script::new(SessionConfig { max_request_size: 10_000, ..one_by_one() });
+    // Two batches of each partition.
     script.send_all("t", &[(0, "a0"), (0, "a1"), (1, "b0"), (1, "b1")]);
-    let first = script.call();
-    assert_eq!(values(&first), [["a0"], ["b0"]]);
-    script.wait(5);
+    assert_eq!(values(&script.call()), [["a0"], ["b0"]]);
     assert_eq!(values(&script.call()), [["a1"], ["b1"]]);
 }
 
@@ -80,7 +77,7 @@ fn a_call_is_loaded_up_to_the_request_limit() {
     // What a batch adds is its data, its topic's name, and at most 96 bytes of numbers and framing.
     let batch = encoded(100) + 1 + 96;
     for (limit, first) in [(3 * batch, 3), (3 * batch - 1, 2)] {
-        let config = SessionConfig { linger: Duration::from_millis(5), batch_size: 1, max_request_size: limit, ..one_by_one() };
+        let config = SessionConfig { linger: Duration::from_millis(5), batch_size: 200, max_request_size: limit, ..one_by_one() };
         let mut script = Script::new(config);
         for partition in 0..4 {
             script.send(partition, &"x".repeat(100));
@@ -112,6 +109,37 @@ fn a_batch_is_full_at_batch_size_while_a_call_is_free() {
         assert_eq!(counts(&script.call()), [expected]);
         script.assert_no_call();
     }
+}
+
+#[test]
+fn a_full_batch_does_not_linger_and_one_a_byte_below_does() {
+    let linger = Duration::from_secs(1);
+    for (size, leaves) in [(2 * encoded(10), true), (2 * encoded(10) + 1, false)] {
+        let mut script = Script::new(SessionConfig { linger, batch_size: size, max_request_size: 100_000, ..one_by_one() });
+        script.send(0, &"x".repeat(10));
+        script.assert_no_call();
+        script.send(0, &"x".repeat(10));
+        if !leaves {
+            script.assert_no_call();
+            script.wait(1_000);
+        }
+        assert_eq!(counts(&script.call()), [2]);
+    }
+}
+
+#[test]
+fn what_filled_up_while_all_calls_were_out_leaves_when_one_ends() {
+    let linger = Duration::from_secs(1);
+    let config = SessionConfig { linger, max_in_flight: 1, batch_size: encoded(10), max_request_size: 100_000, ..one_by_one() };
+    let mut script = Script::new(config);
+    let send = |script: &mut Script| script.send(0, &"x".repeat(10));
+    send(&mut script);
+    let first = script.call();
+    for _ in 0..3 {
+        send(&mut script);
+    }
+    script.answer(&first, vec![ack(0)]);
+    assert_eq!(counts(&script.call()), [3]);
 }
 
 #[test]

@@ -145,6 +145,52 @@ fn who_joins_a_waiting_batch_late_gets_a_batch_of_its_own() {
 }
 
 #[test]
+fn an_id_is_used_after_an_idle_hour_and_replaced_after_more() {
+    for (idle_ms, producer) in [(3_600_000, PRODUCER), (3_600_001, 8)] {
+        let mut script = Script::new(one_by_one());
+        script.send(0, "a0");
+        let call = script.call();
+        script.answer(&call, vec![ack(0)]);
+        script.wait(idle_ms);
+        script.assert_no_init();
+        let a1 = script.send(0, "a1");
+        if producer != PRODUCER {
+            script.assert_no_call();
+            assert_eq!(script.init().1, None, "a fresh id; there is nothing to recover");
+            let answer = script::init_answer(producer, 0, Vec::new());
+            script.handle(Event::InitAnswered { init: producer_svc::session::InitId(1), answer });
+        }
+        script.assert_no_init();
+        let call = script.call();
+        let base = if producer == PRODUCER { 1 } else { 0 };
+        assert_eq!((tags(&call), call.batches[0].tag.map(|tag| tag.producer.get())), (vec![(0, base)], Some(producer)));
+        script.answer(&call, vec![ack(1)]);
+        assert_eq!(script.outcome(a1), Some(&appended(0, 1)));
+    }
+}
+
+#[test]
+fn an_idle_id_stays_while_a_batch_tagged_with_it_is_unresolved() {
+    let day = Duration::from_secs(24 * 3600);
+    let mut script = Script::new(SessionConfig { delivery_timeout: day, ..one_by_one() });
+    let a0 = script.send(0, "a0");
+    let call = script.call();
+    script.wait(2 * 3_600_000);
+    script.send(0, "a1");
+    script.assert_no_init();
+    assert_eq!(tags(&script.call()), [(0, 1)]);
+    script.answer(&call, vec![ack(0)]);
+    assert_eq!(script.outcome(a0), Some(&appended(0, 0)));
+}
+
+#[test]
+fn an_idle_id_is_not_replaced_for_nothing() {
+    let mut script = Script::new(one_by_one());
+    script.wait(100 * 3_600_000);
+    script.assert_no_init();
+}
+
+#[test]
 fn the_jitter_comes_from_the_seed() {
     let at = |seed| {
         let mut session = producer_svc::session::Session::new(one_by_one(), seed);

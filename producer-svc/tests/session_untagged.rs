@@ -110,8 +110,8 @@ fn a_batch_too_large_for_the_broker_is_split_at_once() {
 
 #[test]
 fn a_call_refused_whole_is_bisected_too() {
-    let mut script =
-        Script::new(SessionConfig { linger: std::time::Duration::from_millis(5), max_request_size: 9_000, ..untagged() });
+    let linger = std::time::Duration::from_millis(5);
+    let mut script = Script::new(SessionConfig { linger, batch_size: 100, max_request_size: 9_000, ..untagged() });
     let sends = [script.send(0, "a"), script.send(1, "b")];
     script.wait(5);
     let call = script.call();
@@ -138,4 +138,26 @@ fn with_acks_0_an_acknowledgement_has_no_offset() {
 #[should_panic(expected = "a tagged batch is acknowledged when it is durable")]
 fn with_idempotence_acks_below_all_are_a_defect_of_the_caller() {
     Script::new(SessionConfig { acks: Acks::One, ..one_by_one() });
+}
+
+/// A half of the first waits in the queue when the second, which is younger, comes back to it.
+#[test]
+fn two_batches_too_large_at_once_are_both_split() {
+    let mut script = Script::new(SessionConfig { batch_size: 1000, max_request_size: 1000, max_in_flight: 2, ..untagged() });
+    let older = script.send_all("t", &[(0, "a"), (0, "b")]);
+    script.wait(1);
+    let younger = script.send_all("t", &[(0, "c"), (0, "d")]);
+    for call in [script.call(), script.call()] {
+        script.answer(&call, vec![refuse(ErrorCode::MessageTooLarge)]);
+    }
+    let mut sent = Vec::new();
+    for offset in 0..4 {
+        let call = script.call();
+        sent.extend(values(&call).concat());
+        script.answer(&call, vec![ack(offset)]);
+    }
+    assert_eq!(sent, ["a", "b", "c", "d"]);
+    for send in [older, younger] {
+        assert!(matches!(script.outcomes(send), Some([RecordOutcome::Appended { .. }, RecordOutcome::Appended { .. }])));
+    }
 }

@@ -8,16 +8,22 @@
 //! | [`proxy`] | a network in between that cuts, delays and swallows |
 //! | [`records`] | keyed records, and their form on the stdin and stdout of `oncelog` |
 //! | [`stack`] | broker, proxy and producer, put together |
+//! | [`lone_broker`] | a broker on its own, spoken to by its contract |
 //! | [`dev`] | both in one process |
+//! | [`produce`] | Produce requests, in a line each |
+//! | [`footprint`] | everything a broker holds, to see that a refusal left nothing behind |
 //! | [`ordeal`] | the package list through all of it, while it breaks |
 //! | [`transcript`] | conversations with a broker, written down as text |
 //! | [`verdict`] | whether everything is there, once, in order |
 
 pub mod binaries;
 pub mod dev;
+pub mod footprint;
+pub mod lone_broker;
 pub mod ordeal;
 pub mod port;
 pub mod process;
+pub mod produce;
 pub mod proxy;
 pub mod records;
 pub mod stack;

@@ -110,6 +110,17 @@ impl Process {
         Ok(fs::read_to_string(&self.log)?)
     }
 
+    /// The most memory that it ever had, in bytes.
+    ///
+    /// # Errors
+    /// It has ended, or does not run on Linux.
+    pub fn peak_memory(&self) -> anyhow::Result<u64> {
+        let id = self.child.id().with_context(|| format!("{} has ended", self.name))?;
+        let status = fs::read_to_string(format!("/proc/{id}/status"))?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+        Ok(peak.context("there is no VmHWM")?.trim().parse::<u64>()? << 10)
+    }
+
     fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         let id = self.child.id().with_context(|| format!("{} has ended", self.name))?;
         let pid = Pid::from_raw(i32::try_from(id)?).context("a process id is not 0")?;

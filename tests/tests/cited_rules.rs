@@ -41,7 +41,9 @@ fn every_cited_number_is_explained() {
     for path in paths {
         let text = fs::read_to_string(&path).expect("readable");
         let comments: String = match path.extension().and_then(|e| e.to_str()) {
-            Some("rs" | "proto") => text.lines().filter_map(|line| line.split_once("//")).map(|(_, c)| format!("{c}\n")).collect(),
+            Some("rs" | "proto") => {
+                text.lines().filter_map(|line| line.split_once("//")).map(|(_, c)| format!("{c}\n")).collect()
+            }
             _ => text.lines().filter(|line| line.starts_with('#')).map(|line| format!("{line}\n")).collect(),
         };
         missing.extend(cited(&comments).difference(&explained).map(|rule| format!("{}: {rule}", path.display())));

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use oncelog_tests::transcript::{Broker, Settings, play, pure::PureBroker};
+use oncelog_tests::transcript::{Broker, Settings, live::ProcessBroker, play, pure::PureBroker};
 
 fn play_all<B: Broker>(start: impl Fn(&Settings) -> B) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto/transcripts");
@@ -21,4 +21,9 @@ fn play_all<B: Broker>(start: impl Fn(&Settings) -> B) {
 #[test]
 fn the_state_machine_answers_as_the_transcripts_say() {
     play_all(PureBroker::start);
+}
+
+#[test]
+fn a_broker_process_answers_as_the_transcripts_say() {
+    play_all(ProcessBroker::start);
 }

@@ -67,7 +67,7 @@ impl Background {
     pub fn step(&mut self) -> Result<Step, Fatal> {
         let mut postponed = None;
         // What frees space comes first, what needs it last. One that fails does not keep the others from being tried.
-        for task in [Self::delete, Self::write_index, Self::fill_spare, Self::restore_ballast] {
+        for task in [Self::delete, Self::write_index, Self::restore_ballast, Self::fill_spare] {
             match task(self)? {
                 Step::Idle => {}
                 Step::Postponed { what } => postponed = postponed.or(Some(what)),
@@ -154,9 +154,13 @@ impl Background {
             _ => None,
         });
         let number = highest.max().map_or(0, |highest| highest.wrapping_add(1));
+        let (bytes, keep) = (self.shared.options.segment_bytes, self.shared.options.ballast_bytes);
+        if disk.free_space()? < bytes.saturating_add(reserve::missing(disk, keep)) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let name = names::aside(&FileName::Spare(number).to_string());
         let file = disk::create_over(disk, &name)?;
-        if let Err(e) = file.allocate(self.shared.options.segment_bytes) {
+        if let Err(e) = file.allocate(bytes) {
             disk.remove(&name)?;
             return Err(e);
         }

@@ -61,6 +61,7 @@ impl IndexFile {
         end.encode(&mut header);
         header.put_u64_le(blocks as u64);
         header.put_u32_le(crc32c::crc32c(&lines));
+        header.put_u64_le(position);
         let header = identity::seal(header, HEADER_LEN);
         let mut slices = vec![IoSlice::new(&header), IoSlice::new(&lines)];
         slices.extend(index.iter().map(|(_, block)| IoSlice::new(block.bytes())));
@@ -78,8 +79,9 @@ impl IndexFile {
         let Ok((owner, mut fields)) = identity::open(&header, MAGIC, HEADER_LEN) else { return Ok(None) };
         let fits = owner.cluster == identity.cluster && Position::decode(&mut fields) == Ok(*end);
         let (Ok(blocks), Ok(checksum)) = (fields.try_get_u64_le(), fields.try_get_u32_le()) else { return Ok(None) };
+        let len = file.len()?;
         // The header's checksum vouches for the number; the file's length bounds it all the same.
-        if !fits || blocks > file.len()? / LINE_LEN as u64 {
+        if !fits || fields.try_get_u64_le() != Ok(len) || blocks > len / LINE_LEN as u64 {
             return Ok(None);
         }
         let blocks = usize::try_from(blocks).expect("fewer than the file has bytes, and those are in memory soon");

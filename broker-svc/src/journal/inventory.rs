@@ -97,9 +97,14 @@ impl Inventory {
                 return Err(OpenError::damaged(FileName::Segment(*number), 0, what));
             }
         }
+        self.check_last(self.segments.last_key_value().map_or(0, |(last, _)| *last))?;
         let pairs = self.segments.iter().zip(self.segments.iter().skip(1));
         for ((number, header), (next, next_header)) in pairs {
             let prev = next_header.prev;
+            if prev.byte < SegmentHeader::LEN as u64 {
+                let what = format!("it says that segment {number} had {} bytes, less than its header", prev.byte);
+                return Err(OpenError::damaged(FileName::Segment(*next), 0, what));
+            }
             if number + 1 != *next {
                 let what = format!("it is missing; segments {number} and {next} are there");
                 return Err(OpenError::damaged(FileName::Segment(number + 1), 0, what));
@@ -115,6 +120,21 @@ impl Inventory {
             }
         }
         Ok(())
+    }
+
+    /// A segment has an index only if a later segment is there.
+    fn check_last(&self, last: u64) -> Result<(), OpenError> {
+        let indexed = self.others.iter().filter_map(|name| match name {
+            FileName::Index(number) => Some(*number),
+            _ => None,
+        });
+        match indexed.max().filter(|highest| *highest >= last) {
+            None => Ok(()),
+            Some(highest) => {
+                let what = format!("it is missing; segment {highest} has an index, so it was not the last one");
+                Err(OpenError::damaged(FileName::Segment(last + 1), 0, what))
+            }
+        }
     }
 
     /// Reads snapshots from the newest on until two verify.
@@ -158,6 +178,9 @@ fn read_header(disk: &dyn Disk, number: u64) -> Result<(SegmentHeader, u64), Ope
     let file = disk.open(&name).map_err(OpenError::io("opening", &name))?;
     let bytes = read_vec(&*file, 0, SegmentHeader::LEN).map_err(OpenError::io("reading", &name))?;
     let header = SegmentHeader::decode(&bytes).map_err(|fault| refuse(&name, fault))?;
+    if number == 0 || number > MAX_SEGMENT_NUMBER {
+        return Err(OpenError::damaged(name, 0, "no segment has that number"));
+    }
     if header.number != number {
         let what = format!("it is segment {}, under the name of another", header.number);
         return Err(OpenError::damaged(name, 0, what));
@@ -172,3 +195,6 @@ fn refuse(name: &str, fault: FileFault) -> OpenError {
         FileFault::Damaged(what) => OpenError::damaged(name, 0, what),
     }
 }
+
+/// Never reached, so that the number after it is one too.
+const MAX_SEGMENT_NUMBER: u64 = u64::MAX / 2;

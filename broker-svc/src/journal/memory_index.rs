@@ -49,7 +49,7 @@ impl MemoryIndex {
 /// Adds what goes with one more block. Blocks come sorted by partition and offset.
 pub(super) fn add_trimmed(contents: &mut Vec<Trimmed>, block: Trimmed) {
     match contents.last_mut().filter(|last| last.partition == block.partition) {
-        Some(last) => (last.log_start, last.bytes) = (block.log_start, last.bytes + block.bytes),
+        Some(last) => (last.log_start, last.bytes) = (block.log_start, last.bytes.saturating_add(block.bytes)),
         None => contents.push(block),
     }
 }

@@ -5,7 +5,7 @@
 //! refused, with file and byte. The state is what comes out of folding the entries, at an opening as well as live (I5), so the
 //! journal decides nothing about producers or topics; it keeps.
 //!
-//! [`open`] → [`Journal::write`] → [`Journal::sync`] → [`Reader::read`]. `FORMAT.md` describes the files byte by byte.
+//! [`open()`] → [`Journal::write`] → [`Journal::sync`] → [`Reader::read`]. `FORMAT.md` describes the files byte by byte.
 //!
 //! | module | owns |
 //! |---|---|

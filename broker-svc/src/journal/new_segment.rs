@@ -25,6 +25,8 @@ pub(super) struct Prepared {
 pub(super) struct Room {
     /// What it should have.
     pub(super) full: u64,
+    /// What a file of that size has to leave free.
+    pub(super) keep: u64,
     /// What will do in need; the ballast may be spent for it. None: it is not that urgent.
     pub(super) least: Option<u64>,
 }
@@ -43,7 +45,11 @@ pub(super) fn prepare(disk: &dyn Disk, number: u64, spare: Option<u64>, room: Ro
         Err(e) if disk::is_full(&e) => Ok(None),
         Err(e) => Err(Fatal::new("allocating", &name)(e)),
     };
-    if let Some(prepared) = make(room.full)? {
+    let free = || disk.free_space().map_err(Fatal::new("measuring the space for", &name));
+    let full = room.full.saturating_add(room.keep);
+    if free()? >= full
+        && let Some(prepared) = make(room.full)?
+    {
         return Ok(prepared);
     }
     if let Some(least) = room.least {
@@ -56,8 +62,7 @@ pub(super) fn prepare(disk: &dyn Disk, number: u64, spare: Option<u64>, room: Ro
             return Ok(prepared);
         }
     }
-    let needed = room.least.unwrap_or(room.full);
-    Err(NoSpace { needed, free: disk.free_space().unwrap_or(0) }.into())
+    Err(NoSpace { needed: room.least.unwrap_or(full), free: free()? }.into())
 }
 
 fn allocated(disk: &dyn Disk, name: &str, capacity: u64) -> io::Result<Arc<dyn DiskFile>> {

@@ -2,7 +2,8 @@
 //!
 //! The last group of an earlier process may be in the page cache alone: its sync may never have returned, or have failed and
 //! dropped the pages. It reads well now and is gone after the next power loss. So what nothing proves durable is written once
-//! more, in place, and synced, before anybody is told of it.
+//! more, in place, and synced, before anybody is told of it. Names that an earlier process did not sync become durable with that of
+//! the new segment.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -91,7 +92,8 @@ pub fn open(
         trimmed_through: replayed.trimmed_through,
         prev: found.end(),
     };
-    let room = Room { full: options.segment_bytes, least: Some(MIN_SEGMENT_BYTES) };
+    let keep = reserve::missing(&*disk, options.ballast_bytes);
+    let room = Room { full: options.segment_bytes, keep, least: Some(MIN_SEGMENT_BYTES) };
     let spare = catalog.spares.pop_front();
     let prepared = new_segment::prepare(&*disk, header.number, spare, room).map_err(|e| match e {
         WriteError::NoSpace(e) => OpenError::NoSpace(e),
@@ -145,9 +147,6 @@ impl Found {
         };
         let name = FileName::Segment(*number).to_string();
         let file = disk.open(&name).map_err(OpenError::io("opening", &name))?;
-        // What an earlier process wrote or named may not be on the disk yet. If it cannot get there, it is not built upon.
-        file.sync_all().map_err(OpenError::io("syncing", &name))?;
-        disk.sync_dir().map_err(OpenError::io("syncing the directory of", &name))?;
         let watch = snapshots.verified.first().map(|header| header.position).filter(|position| position.segment == *number);
         let tail = tail::decide(&*file, &name, header, watch)?;
         Ok(Self { snapshots, last: Some(Last { header: *header, tail }) })
@@ -243,19 +242,18 @@ fn settle(disk: &dyn Disk, last: &Last) -> Result<Option<Cut>, OpenError> {
             .map_err(OpenError::io("keeping the torn group as", &copy))?;
         cut = Some(Cut { file: name.clone(), position: end, bytes: until - end, copy, what: what.clone() });
     }
-    if !last.is_empty() {
-        let mut at = last.tail.unproven_from;
-        while at < end {
-            let len = (end - at).min(REWRITE_BYTES);
-            let bytes = read_vec(&*file, at, usize::try_from(len).expect("at most 1 MiB")).map_err(io())?;
-            if bytes.len() as u64 != len {
-                return Err(io()(io::ErrorKind::UnexpectedEof.into()));
-            }
-            file.write_at(&[IoSlice::new(&bytes)], at).map_err(io())?;
-            at += len;
+    let mut at = last.tail.unproven_from;
+    while at < end {
+        let len = (end - at).min(REWRITE_BYTES);
+        let bytes = read_vec(&*file, at, usize::try_from(len).expect("at most 1 MiB")).map_err(io())?;
+        if bytes.len() as u64 != len {
+            return Err(io()(io::ErrorKind::UnexpectedEof.into()));
         }
-        file.set_len(end).and_then(|()| file.sync_all()).map_err(io())?;
+        file.write_at(&[IoSlice::new(&bytes)], at).map_err(io())?;
+        at += len;
     }
+    // Also of an empty segment, which will be replaced: its space may be what the new one needs.
+    file.set_len(end).and_then(|()| file.sync_all()).map_err(io())?;
     Ok(cut)
 }
 

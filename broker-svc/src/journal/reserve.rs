@@ -28,12 +28,18 @@ pub(super) fn with<T>(disk: &dyn Disk, mut act: impl FnMut() -> io::Result<T>) -
     }
 }
 
+/// Bytes that have to stay free because the ballast that should hold them is gone. What was given back for a snapshot or a trim
+/// is not for the next records.
+pub(super) fn missing(disk: &dyn Disk, wanted: u64) -> u64 {
+    if disk.open(&FileName::Ballast.to_string()).is_ok() { 0 } else { wanted }
+}
+
 /// Takes space back if there is plenty of it. True if it did.
 pub(super) fn restore(shared: &Shared) -> io::Result<bool> {
     let wanted = shared.options.ballast_bytes;
     let plenty = wanted.saturating_add(shared.options.segment_bytes);
     let name = FileName::Ballast.to_string();
-    if wanted == 0 || shared.disk.open(&name).is_ok() || shared.disk.free_space()? < plenty {
+    if missing(&*shared.disk, wanted) == 0 || shared.disk.free_space()? < plenty {
         return Ok(false);
     }
     let aside = names::aside(&name);

@@ -12,6 +12,7 @@ use super::{
     disk::{DiskFile, read_vec},
     error::OpenError,
     group_header::{BLOCK, GroupHeader, HeaderFault, Mark, ZEROS},
+    options::MAX_GROUP_BYTES,
     position::{GroupNumber, Position},
     scan::{Cursor, Directory, Invalid},
     segment_header::SegmentHeader,
@@ -95,6 +96,10 @@ pub(super) fn decide(
         None => {}
     }
     let torn = behind.last_byte.map(|last| Torn { until: last + 1, what });
+    if let Some(Torn { until, what }) = torn.as_ref().filter(|torn| torn.until - end.byte > MAX_GROUP_BYTES) {
+        let what = format!("{what}, and {} bytes behind it are not zero: more than a group in flight has", until - end.byte);
+        return Err(OpenError::damaged(name, end.byte, what));
+    }
     Ok(Tail { end, clean, unproven_from, torn, watched })
 }
 

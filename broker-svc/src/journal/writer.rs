@@ -20,6 +20,7 @@ use super::{
     position::{GroupNumber, Position},
     random::Random,
     reader::Reader,
+    reserve,
     retention::{self, Retention},
     segment_header::SegmentHeader,
     snapshot_writer::SnapshotWriter,
@@ -203,9 +204,10 @@ impl Journal {
         &self.shared.options
     }
 
-    /// Bytes that the disk can still allocate; none if it does not say.
+    /// Bytes that the disk can still allocate for segments; none if it does not say.
     pub(super) fn free_space(&self) -> u64 {
-        self.shared.disk.free_space().unwrap_or(0)
+        let Shared { disk, options, .. } = &*self.shared;
+        disk.free_space().unwrap_or(0).saturating_sub(reserve::missing(&**disk, options.ballast_bytes))
     }
 
     /// Bytes of groups that the active segment has room for.
@@ -298,7 +300,8 @@ impl Journal {
         let shared = Arc::clone(&self.shared);
         let number = self.at.segment + 1;
         let spare = shared.catalog_mut().spares.pop_front();
-        let room = Room { full: shared.options.segment_bytes, least: urgent };
+        let keep = reserve::missing(&*shared.disk, shared.options.ballast_bytes);
+        let room = Room { full: shared.options.segment_bytes, keep, least: urgent };
         // Space first: until it is there, nothing has changed.
         let prepared = match new_segment::prepare(&*shared.disk, number, spare, room) {
             Ok(prepared) => prepared,

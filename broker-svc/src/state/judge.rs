@@ -43,7 +43,7 @@ pub enum Verdict {
         /// Since when.
         time: Timestamp,
     },
-    /// It waits for the batches before it, or is refused with [`out_of_order`].
+    /// It waits for the batches before it, or is refused as out of order.
     Early {
         /// The sequence of the first of them.
         expected: Sequence,

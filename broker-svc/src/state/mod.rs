@@ -2,10 +2,10 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | [`judge`] | what becomes of a batch: the admission table |
-//! | [`init`] | what becomes of an `InitProducerId` |
-//! | [`topics`], [`producers`], [`window`] | the three parts of what is known |
-//! | [`snapshot`] | the state as bytes and back |
+//! | `judge` | what becomes of a batch: the admission table |
+//! | `init` | what becomes of an `InitProducerId` |
+//! | `topics`, `producers`, `window` | the three parts of what is known |
+//! | `snapshot` | the state as bytes and back |
 //!
 //! Deciding reads the state and returns entries; only [`State::apply`] changes it, live and at replay alike (I5). So a decision
 //! never leaves half a change behind, and replay cannot differ from what happened.

@@ -96,10 +96,11 @@ fn what_was_acknowledged_survives_a_power_loss_at_every_change() {
     assert!(changes > 200, "{changes} changes");
     assert!(whole.names().iter().any(|name| name.starts_with("snap")));
     for stop in 0..=changes {
+        let stopped = SimDisk::new();
+        stopped.stop_after(stop);
+        let run = live(&stopped);
         for seed in 0..3 {
-            let disk = SimDisk::new();
-            disk.stop_after(stop);
-            let run = live(&disk);
+            let disk = stopped.fork();
             disk.crash(stop * 31 + seed);
             let at = format!("stopped after {stop} changes, seed {seed}");
             let mut broker = Broker::open(&disk).unwrap_or_else(|e| panic!("{at}: {e}"));

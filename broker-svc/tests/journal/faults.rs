@@ -87,9 +87,35 @@ fn a_full_disk_refuses_and_goes_on_when_there_is_room() {
 }
 
 #[test]
+fn what_there_is_room_for_is_never_refused_and_room_is_found_again() {
+    for (seed, spares) in (0..40).zip([0, 1].into_iter().cycle()) {
+        let disk = SimDisk::new();
+        let mut broker = Broker::open_with(&disk, Options { spares, ballast_bytes: 1 << 20, ..options(&disk) }).expect("opens");
+        broker.tidy();
+        disk.set_capacity(Some(disk.used() + (5 << 20)));
+        let mut written = 0;
+        loop {
+            // Groups of very different lengths; each takes its data, and less than two blocks more.
+            let len = payload(seed * 1000 + written, 8).iter().fold(1, |len, byte| (len * 7 + usize::from(*byte)) % 1_000_000);
+            if broker.journal.room() < (len + 8192) as u64 {
+                break;
+            }
+            broker.commit(&[(0, payload(written, len))]).expect("there is room for it");
+            // On a full disk there is always something left to do.
+            (0..20).for_each(|_| drop(broker.background.step().expect("the disk works")));
+            written += 1;
+        }
+        assert!(written > 0, "an empty disk has room");
+        disk.set_capacity(None);
+        assert!(broker.journal.room() > 1 << 20);
+        broker.check_log();
+    }
+}
+
+#[test]
 fn the_ballast_lets_a_full_disk_snapshot_trim_and_go_on() {
     let disk = SimDisk::new();
-    let with = |disk: &SimDisk| Options { ballast_bytes: 2 << 20, ..options(disk) };
+    let with = |disk: &SimDisk| Options { ballast_bytes: 1 << 20, ..options(disk) };
     let mut broker = Broker::open_with(&disk, with(&disk)).expect("opens");
     broker.tidy();
     assert!(disk.names().contains(&"BALLAST".to_owned()));
@@ -108,13 +134,11 @@ fn the_ballast_lets_a_full_disk_snapshot_trim_and_go_on() {
     let (through_segment, partitions) = broker.journal.plan_trim(limits, Timestamp::default()).expect("three may go");
     assert_eq!(through_segment, 3);
     broker.commit_entry(Entry::Trim { through_segment, partitions }).expect("urgent enough for the ballast");
-    disk.set_capacity(Some(disk.used()));
     broker.tidy();
+    assert!(disk.names().contains(&"BALLAST".to_owned()), "taken back before anything else");
     broker.commit_bytes(900_000);
-    broker.commit_bytes(900_000);
-    disk.set_capacity(None);
-    broker.tidy();
-    assert!(disk.names().contains(&"BALLAST".to_owned()), "taken back when there is plenty");
+    let (expected, broker) = (broker.state.clone(), broker.reopen().expect("opens"));
+    assert_eq!(broker.state, expected);
 }
 
 #[test]
@@ -152,10 +176,11 @@ fn an_opening_on_a_full_disk_spends_the_ballast_or_says_so() {
     let expected = broker.state.clone();
     drop(broker);
     // Somebody else took what the sealed segment gives back.
-    disk.set_capacity(Some(1 << 20));
-    let broker = Broker::open_with(&disk, with(&disk)).expect("opens with the ballast");
-    assert_eq!(broker.state, expected);
-    drop(broker);
+    disk.set_capacity(Some((1 << 20) + 30_000));
+    for _ in 0..2 {
+        let broker = Broker::open_with(&disk, with(&disk)).expect("opens with the ballast, then without");
+        assert_eq!(broker.state, expected);
+    }
     disk.set_capacity(Some(0));
     assert!(matches!(Broker::open_with(&disk, with(&disk)), Err(OpenError::NoSpace(_))));
     disk.set_capacity(None);

@@ -89,6 +89,7 @@ fn a_snapshot_beyond_the_journals_end_is_refused() {
     assert_eq!(fork.names(), names);
     let fork = disk.fork();
     fork.remove(&segment(3)).expect("there");
+    fork.remove("00000000000000000002.idx").expect("there");
     assert!(matches!(Broker::open(&fork), Err(OpenError::StateAheadOfLog { .. })));
 }
 

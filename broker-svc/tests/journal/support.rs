@@ -1,6 +1,9 @@
 //! A broker in small: folds entries, gives out offsets, and can say what the log has to hold.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use broker_svc::{
     entry::{Append, Entry, PartitionId},
@@ -160,12 +163,13 @@ impl Broker {
 
     /// The log holds exactly what the state says, for every partition, from its first offset on.
     pub(crate) fn check_log(&self) {
+        let told: BTreeSet<&str> = self.state.lines.iter().filter_map(|line| line.split("checksum: ").nth(1)).collect();
         for (partition, next) in &self.state.next {
             let read = self.read_from(*partition, 0).expect("readable");
             assert_eq!(read.len() as i64, *next, "batches of one record, from 0 on");
             for (i, (base, data)) in read.iter().enumerate() {
                 assert_eq!(*base, i as i64);
-                assert!(self.state.lines.iter().any(|line| line.contains(&format!("checksum: {} ", crc32c::crc32c(data)))));
+                assert!(told.contains(format!("{} }})", crc32c::crc32c(data)).as_str()), "data that was not committed");
             }
         }
     }
@@ -193,14 +197,15 @@ pub(crate) fn offset(n: i64) -> Offset {
 /// Bytes that look like no others.
 pub(crate) fn payload(seed: i64, len: usize) -> Vec<u8> {
     let mut x = seed.unsigned_abs().wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    (0..len)
-        .map(|_| {
-            x ^= x << 13;
-            x ^= x >> 7;
-            x ^= x << 17;
-            x.to_le_bytes()[3]
-        })
-        .collect()
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        bytes.extend_from_slice(&x.to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
 }
 
 pub(crate) fn segment(number: u64) -> String {

@@ -251,3 +251,72 @@ fn a_newer_format_is_refused_before_anything_is_changed() {
     assert!(matches!(Broker::open(&disk), Err(OpenError::NewerFormat { .. })));
     assert_eq!(disk.changes(), before);
 }
+
+#[test]
+fn the_newest_segments_do_not_go_unnoticed() {
+    let disk = SimDisk::new();
+    for _ in 0..3 {
+        let mut broker = Broker::open(&disk).expect("opens");
+        broker.commit_bytes(10);
+    }
+    broker_svc::journal::disk::Disk::remove(&disk, &segment(3)).expect("there");
+    match Broker::open(&disk) {
+        Err(OpenError::Damaged { file, .. }) => assert_eq!(file, segment(3)),
+        other => panic!("{:?}", other.map(|b| b.report)),
+    }
+}
+
+#[test]
+fn more_than_one_group_of_garbage_is_no_torn_group() {
+    let (disk, states) = small_journal(2, false);
+    let whole = disk.content(&segment(1)).expect("exists");
+    for (garbage, taken) in [(8 << 20, true), ((8 << 20) + 1, false)] {
+        let fork = disk.fork();
+        let mut file = whole[..3 * 4096].to_vec();
+        file.resize(3 * 4096 + garbage, 7);
+        fork.set_content(&segment(1), file);
+        match Broker::open(&fork) {
+            Ok(broker) => assert!(taken && broker.report.cut.is_some() && broker.state.lines == states[2].lines),
+            Err(e) => assert!(!taken && matches!(e, OpenError::Damaged { .. }), "{e}"),
+        }
+    }
+}
+
+/// Two journals of one history, to the salt, whose second groups differ.
+fn twins() -> (SimDisk, SimDisk) {
+    let twin = |second: i64| {
+        let disk = SimDisk::new();
+        let with = crate::support::options(&disk);
+        let mut broker = Broker::open_with(&disk, with).expect("opens");
+        for seed in [1, second, 3] {
+            broker.commit(&[(0, payload(seed, 20))]).expect("room");
+        }
+        disk
+    };
+    (twin(2), twin(9))
+}
+
+#[test]
+fn a_group_of_another_history_is_noticed_by_the_link_of_the_next_one() {
+    let (one, other) = twins();
+    let (mut file, from) = (one.content(&segment(1)).expect("exists"), other.content(&segment(1)).expect("exists"));
+    assert_eq!(file[..8192], from[..8192], "header and first group are the same");
+    file[8192..12288].copy_from_slice(&from[8192..12288]);
+    one.set_content(&segment(1), file);
+    match Broker::open(&one) {
+        Err(OpenError::Damaged { position, what, .. }) => assert!(position == 12288 && what.contains("link"), "{what}"),
+        other => panic!("{:?}", other.map(|b| b.report)),
+    }
+}
+
+#[test]
+fn a_segment_of_another_history_is_noticed_by_the_header_of_the_next_one() {
+    let (one, other) = twins();
+    drop(Broker::open(&one).expect("opens"));
+    drop(Broker::open(&other).expect("opens"));
+    one.set_content(&segment(1), other.content(&segment(1)).expect("exists"));
+    match Broker::open(&one) {
+        Err(OpenError::Damaged { file, what, .. }) => assert!(file == segment(1) && what.contains("what follows"), "{what}"),
+        other => panic!("{:?}", other.map(|b| b.report)),
+    }
+}

@@ -1,5 +1,6 @@
 //! The table of settings: one row each, from which flags, environment variables, properties, defaults, help and messages are
-//! made. Kafka's settings have Kafka's names and ranges; where Kafka allows a zero that can never work, the range starts at 1.
+//! made. Kafka's settings have Kafka's names and ranges; where Kafka allows a zero that can never work, the range starts at 1,
+//! and so does a pause without which a broker that is away would be asked as fast as a connection is refused.
 
 use std::fmt;
 
@@ -144,11 +145,11 @@ pub(crate) const MAX_REQUEST_SIZE: Key = key(
 pub(crate) const RETRY_BACKOFF_MS: Key = key(
     "retry.backoff.ms",
     "100",
-    Allowed::Whole(0, INT),
+    Allowed::Whole(1, INT),
     "Pause before the first repetition, in milliseconds; it doubles each time",
 );
 pub(crate) const RETRY_BACKOFF_MAX_MS: Key =
-    key("retry.backoff.max.ms", "1000", Allowed::Whole(0, INT), "Longest pause before a repetition, in milliseconds");
+    key("retry.backoff.max.ms", "1000", Allowed::Whole(1, INT), "Longest pause before a repetition, in milliseconds");
 
 pub(crate) const SHUTDOWN_TIMEOUT_MS: Key = key(
     "shutdown.timeout.ms",

@@ -4,7 +4,7 @@
 //! is ever appended. Requests that are admitted one after the other are handed over in that order, whichever of them had to
 //! wait for its topic or for memory.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use oncelog_proto::{
     ErrorCode, Fault, PartitionIndex, TopicName,
@@ -58,14 +58,24 @@ impl Admission {
     /// Hands the records of a request over to the session, and tells where their outcomes will be told.
     ///
     /// # Errors
-    /// Nothing was handed over: the request is wrong, its topic or partition does not exist, or `max.block.ms` passed before
-    /// the broker told its partitions or memory was free.
+    /// Nothing was handed over: the request is wrong, its topic or partition does not exist, too much is waiting already, or
+    /// `max.block.ms` passed before the broker told its partitions or memory was free.
     pub(crate) async fn admit(&self, request: SendRequest) -> Result<oneshot::Receiver<Vec<RecordOutcome>>, Fault> {
         let Checked { topic, partition, cost } = check(&request, self.max_request_size)?;
         // One time for both waits (C51).
         let deadline = Instant::now() + self.max_block;
         let waits = async {
-            let count = self.topics.count(&topic, partition, deadline).await?;
+            let mut count = pin!(self.topics.count(&topic, partition, deadline));
+            let count = tokio::select! {
+                biased;
+                count = &mut count => count?,
+                // It has to be asked for, and the records wait meanwhile: in the line, where what waits has a limit. Else they
+                // would pile up while the broker is away.
+                place = async { self.buffer.line_up(cost) } => {
+                    let _place = place?;
+                    count.await?
+                }
+            };
             let reserved = self.buffer.reserve(cost, deadline).await?;
             Ok((count, reserved))
         };

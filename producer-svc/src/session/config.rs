@@ -10,8 +10,8 @@ use oncelog_proto::{Compression, v1::Acks};
 pub struct SessionConfig {
     /// How long a batch waits for more records. Default 5 ms.
     pub linger: Duration,
-    /// Bytes before compression at which a batch is full, as long as a call is free to take it. Default 32,768; 0 means one
-    /// record a batch (C58).
+    /// Bytes before compression at which a batch is full and goes out without lingering, as long as a call is free to take it.
+    /// Default 32,768; 0 means one record a batch (C58).
     pub batch_size: usize,
     /// Most bytes of a `Produce` call, as sent, and of a batch. Default 1,048,576. A single batch always gets its call.
     pub max_request_size: usize,

@@ -3,6 +3,8 @@
 //! Invariants: one recovery at a time; an epoch is learned from an `InitProducerId` answer and from nothing else (R9); an
 //! answer to a call that no longer matters (the id was given up since) is not heard.
 
+use std::time::Duration;
+
 use oncelog_proto::Monotonic;
 
 use super::{InitId, calls::Incarnation};
@@ -17,6 +19,8 @@ pub(super) struct Handshake {
     /// Handshakes since something was acknowledged. A broker that accepts the handshake and refuses every batch is not asked
     /// as fast as it answers.
     fruitless: u32,
+    /// When the broker last showed that it knows the id: by handing it out, or by an acknowledgement.
+    known_at: Monotonic,
     calls: u64,
 }
 
@@ -45,7 +49,7 @@ impl Handshake {
     pub(super) fn new(idempotence: bool) -> Self {
         let (mode, call) =
             if idempotence { (Mode::Fresh, Call::Due(Monotonic::default())) } else { (Mode::Untagged, Call::None) };
-        Self { mode, call, failures: 0, fruitless: 0, calls: 0 }
+        Self { mode, call, failures: 0, fruitless: 0, known_at: Monotonic::default(), calls: 0 }
     }
 
     /// What the session may do.
@@ -72,8 +76,13 @@ impl Handshake {
     }
 
     /// Something was acknowledged.
-    pub(super) fn bears_fruit(&mut self) {
-        self.fruitless = 0;
+    pub(super) fn bears_fruit(&mut self, now: Monotonic) {
+        (self.fruitless, self.known_at) = (0, now);
+    }
+
+    /// Was the id last used so long ago that the broker may soon forget it?
+    pub(super) fn is_stale(&self, now: Monotonic) -> bool {
+        matches!(self.mode, Mode::Established(_)) && now.since(self.known_at) > IDLE_ID_MAX
     }
 
     /// The current epoch is to be fenced. The call is due at `at`.
@@ -137,7 +146,11 @@ impl Handshake {
     }
 
     /// The broker said who the session is.
-    pub(super) fn establish(&mut self, incarnation: Incarnation) {
-        (self.mode, self.call) = (Mode::Established(incarnation), Call::None);
+    pub(super) fn establish(&mut self, incarnation: Incarnation, now: Monotonic) {
+        (self.mode, self.call, self.known_at) = (Mode::Established(incarnation), Call::None, now);
     }
 }
+
+/// An id that was not used for longer than this is not used again. Well below the 24 hours after which a broker forgets an idle
+/// producer unless it was told otherwise: the broker's clock runs on its own, and it notes duplicates only about hourly (W5).
+const IDLE_ID_MAX: Duration = Duration::from_secs(3600);

@@ -41,7 +41,8 @@ impl Session {
         let ceiling = self.config.max_request_size.min(self.max_batch_bytes.unwrap_or(usize::MAX)).min(MAX_UNCOMPRESSED_BYTES);
         let age = self.config.linger.max(self.config.delivery_timeout / JOIN_FRACTION);
         let rule = CloseRule { bytes: bytes.min(ceiling), age, compression: self.config.compression };
-        if lane.accumulator.push(record, send, index, rule, self.now) {
+        let opened = lane.accumulator.push(record, send, index, rule, self.now);
+        if opened || lane.accumulator.is_full(self.config.batch_size) {
             self.reschedule(id);
         }
     }

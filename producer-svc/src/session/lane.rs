@@ -1,11 +1,9 @@
 //! One partition as the session sees it: the untagged queue before it, the window of tagged batches, and what comes next.
 
-use std::time::Duration;
-
 use oncelog_proto::{Monotonic, Sequence, TopicPartition};
 
 use super::window::{Resend, Window};
-use crate::accumulator::{Accumulator, Batch};
+use crate::accumulator::{Accumulator, Batch, ReadyRule};
 
 /// A partition.
 #[derive(Debug)]
@@ -34,13 +32,13 @@ impl Lane {
     }
 
     /// What comes next. Resends go before new batches, and new ones wait for room in the window.
-    pub(super) fn next(&self, now: Monotonic, linger: Duration) -> Next {
+    pub(super) fn next(&self, now: Monotonic, ready: ReadyRule) -> Next {
         match self.window.resend(now) {
             Resend::Now(base) => Next::Resend(base),
             Resend::At(at) => Next::At(at),
             Resend::Behind => Next::Nothing,
             Resend::None if !self.window.has_room() => Next::Nothing,
-            Resend::None => match self.accumulator.ready_at(linger) {
+            Resend::None => match self.accumulator.ready_at(ready) {
                 Some(at) if at <= now => Next::New,
                 Some(at) => Next::At(at),
                 None => Next::Nothing,
@@ -50,8 +48,9 @@ impl Lane {
 
     /// When the oldest batch was created for which callers wait.
     pub(super) fn oldest(&self) -> Option<Monotonic> {
-        let tagged = self.window.slots().find_map(|slot| slot.batch().map(Batch::created));
-        tagged.or_else(|| self.accumulator.oldest())
+        // All of them are looked at: without tags one that came back may be older than what was sent before it.
+        let handed_over = self.window.slots().filter_map(|slot| slot.batch().map(Batch::created));
+        handed_over.chain(self.accumulator.oldest()).min()
     }
 
     /// Would a new lane be the same? With tags the next sequence has to be remembered for as long as the epoch lasts.

@@ -52,8 +52,8 @@ use std::{collections::VecDeque, time::Duration};
 
 use oncelog_proto::Monotonic;
 
-use crate::accumulator::Batch;
 pub use crate::accumulator::record_cost;
+use crate::accumulator::{Batch, ReadyRule};
 use backoff::Backoff;
 use calls::Calls;
 pub use config::SessionConfig;
@@ -129,6 +129,7 @@ impl Session {
             Event::Tick => {}
         }
         self.elapse();
+        self.replace_idle_id();
         self.shake_hands();
         self.produce();
     }
@@ -167,7 +168,7 @@ impl Session {
     /// Notes what a partition has to send, and when to look at it again. To be called whenever something happened to it.
     fn reschedule(&mut self, id: LaneId) {
         let Some(lane) = self.lanes.get(id) else { return self.schedule.set_ready(id, None) };
-        let (urgency, at) = match lane.next(self.now, self.linger()) {
+        let (urgency, at) = match lane.next(self.now, self.ready_rule()) {
             Next::Resend(_) => (Some(Urgency::Resend), None),
             Next::New => (Some(Urgency::New), None),
             Next::At(at) => (None, Some(at)),
@@ -186,7 +187,8 @@ impl Session {
         }
     }
 
-    fn linger(&self) -> Duration {
-        if self.closing { Duration::ZERO } else { self.config.linger }
+    fn ready_rule(&self) -> ReadyRule {
+        let linger = if self.closing { Duration::ZERO } else { self.config.linger };
+        ReadyRule { linger, bytes: self.config.batch_size }
     }
 }

@@ -81,12 +81,12 @@ impl Session {
 
     /// Puts the next batch of a partition into the call. False if it does not fit.
     fn put_into(&mut self, load: &mut Load, id: LaneId) -> bool {
-        let (call, limit, linger) = (self.calls.next_id(), self.config.max_request_size, self.linger());
+        let (call, limit, ready) = (self.calls.next_id(), self.config.max_request_size, self.ready_rule());
         let incarnation = self.handshake.incarnation();
         let Some(lane) = self.lanes.get_mut(id) else { return true };
         let overhead = BATCH_OVERHEAD + lane.partition.topic.as_str().len();
         let bytes = |batch: &Batch| batch.packed().data().len() + overhead;
-        let (base, bytes, company) = match lane.next(self.now, linger) {
+        let (base, bytes, company) = match lane.next(self.now, ready) {
             Next::Resend(base) => {
                 let slot = lane.window.slot_mut(base).expect("the window named it");
                 let (bytes, company) = (slot.batch().map_or(0, bytes), slot.company);
@@ -119,9 +119,9 @@ impl Session {
     /// Splits the first batch of a queue, or refuses it, if the broker has said that it takes none so large. True if it did.
     /// Doing it here costs nothing; hearing the refusal would cost a recovery.
     fn cut_to_size(&mut self, id: LaneId) -> bool {
-        let (compression, linger) = (self.config.compression, self.linger());
+        let (compression, ready) = (self.config.compression, self.ready_rule());
         let (Some(limit), Some(lane)) = (self.max_batch_bytes, self.lanes.get_mut(id)) else { return false };
-        if lane.next(self.now, linger) != Next::New
+        if lane.next(self.now, ready) != Next::New
             || lane.accumulator.front().is_none_or(|batch| batch.packed().data().len() <= limit)
         {
             return false;

@@ -97,8 +97,8 @@ pub struct CallFailure {
     pub message: String,
 }
 
-/// What a failed call means (permanent are `INVALID_ARGUMENT`, `OUT_OF_RANGE` and `FAILED_PRECONDITION`; every
-/// other status leaves the call in doubt).
+/// What a failed call means. Permanent are `INVALID_ARGUMENT`, `OUT_OF_RANGE` and `FAILED_PRECONDITION`; every other status leaves
+/// the call in doubt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureKind {
     /// Nobody knows whether it was carried out: cut, timed out, cancelled, overloaded, internal.

@@ -4,7 +4,9 @@
 //! order, and nothing is renumbered before that answer (W18). It waits for nothing: calls of the old epoch may stay out, and
 //! what they still acknowledge counts until the answer.
 //!
-//! A fresh id knows nothing of the old one (R10): every batch that ever had a tag of the old id is unknown for good.
+//! A fresh id knows nothing of the old one (R10): every batch that ever had a tag of the old id is unknown for good. So an id
+//! that may soon be forgotten for being idle is replaced while nothing has its tag: after a day of silence the first batch would
+//! otherwise be reported as unknown, though nothing ever went wrong.
 
 use oncelog_proto::{ErrorCode, RecordCount};
 
@@ -92,6 +94,16 @@ impl Session {
         self.start_over();
     }
 
+    /// Gives an idle id up before the next batch gets a tag of it. While a tagged batch is unresolved the id stays, however old:
+    /// only under that id can its outcome still be learned.
+    pub(super) fn replace_idle_id(&mut self) {
+        let is_needed = || self.schedule.first_ready().is_some();
+        let is_unused = || self.lanes.iter().all(|lane| lane.window.len() == 0);
+        if self.handshake.is_stale(self.now) && is_needed() && is_unused() {
+            self.start_over();
+        }
+    }
+
     /// Gives the id up: what was tagged is unknown, what was not goes on under the next id.
     fn start_over(&mut self) {
         let at = self.now.plus(self.backoff.after(self.handshake.fruitless()));
@@ -112,7 +124,7 @@ impl Session {
 
     fn establish(&mut self, answer: &InitAnswer) {
         self.max_batch_bytes = Some(answer.max_batch_bytes);
-        self.handshake.establish(Incarnation { producer: answer.producer, epoch: answer.epoch });
+        self.handshake.establish(Incarnation { producer: answer.producer, epoch: answer.epoch }, self.now);
     }
 
     /// Settles what one partition had in the fenced epoch, and queues the rest to be tagged anew.

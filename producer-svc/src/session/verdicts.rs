@@ -20,6 +20,7 @@ impl Session {
             let message = format!("the answer has {} results for {} batches", results.len(), call.batches.len());
             return self.leave_in_doubt(id, &call, &message);
         }
+        let mut evidence = None;
         for (carried, answer) in call.batches.iter().zip(results) {
             let Some(slot) = self.slot_in(id, &call, *carried) else { continue };
             let asked = Asked { floor: carried.floor, base: slot.base(), end: slot.end() };
@@ -27,8 +28,15 @@ impl Session {
                 Some(_) => judge(asked, answer),
                 None => judge_untagged(answer),
             };
+            if let Verdict::Shared(fault) = &verdict {
+                evidence.get_or_insert_with(|| fault.to_string());
+            }
             self.apply(*carried, verdict);
             self.settle(carried.lane);
+        }
+        // Last, because it makes everything unknown that is in doubt; the answer may have settled some of it.
+        if let Some(evidence) = evidence {
+            self.share_alarm(&evidence);
         }
     }
 
@@ -94,7 +102,7 @@ impl Session {
     fn apply(&mut self, carried: Carried, verdict: Verdict) {
         match verdict {
             Verdict::Appended { base_offset, append_time } => {
-                self.handshake.bears_fruit();
+                self.handshake.bears_fruit(self.now);
                 self.resolve(carried, &BatchOutcome::Appended { base_offset, append_time });
             }
             Verdict::AppendedSomewhere => {
@@ -126,11 +134,7 @@ impl Session {
                 self.begin_recovery();
             }
             Verdict::Refused(fault) => self.refuse(carried, fault),
-            Verdict::Shared(fault) => {
-                let evidence = fault.to_string();
-                self.resolve(carried, &BatchOutcome::Refused(fault));
-                self.share_alarm(&evidence);
-            }
+            Verdict::Shared(fault) => self.resolve(carried, &BatchOutcome::Refused(fault)),
         }
     }
 

@@ -4,17 +4,21 @@
 //! arrive. What the session is told about a call it is told once, as the shell does.
 
 pub(crate) mod broker;
+pub(crate) mod dice;
+pub(crate) mod real;
+pub(crate) mod reference;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
-use broker::Broker;
-use oncelog_proto::{Epoch, ErrorCode, Monotonic, PartitionIndex, ProducerId, Timestamp, TopicName, TopicPartition, v1::Record};
+use broker::{Answer, Broker, Call};
+use dice::Dice;
+use oncelog_proto::{ErrorCode, Monotonic, Offset, PartitionIndex, Tag, Timestamp, TopicName, TopicPartition, v1::Record};
 use producer_svc::session::{
-    Action, BatchAnswer, CallFailure, CallId, Event, FailureKind, InitAnswer, InitId, OutgoingBatch, RecordOutcome, SendId,
-    Session, SessionConfig, record_cost,
+    Action, BatchAnswer, CallFailure, CallId, Event, FailureKind, InitId, OutgoingBatch, RecordOutcome, SendId, Session,
+    SessionConfig, record_cost,
 };
 
 /// One thing that happens; the numbers choose among what is there.
@@ -41,9 +45,15 @@ pub(crate) enum What {
     Refuse,
     /// The next call that arrives is refused as a whole.
     RefuseCall,
-    Restart,
+    /// The broker takes a step of a write or a sync.
+    Work,
+    /// The broker stops without warning and starts again.
+    Crash,
     Wait,
+    /// Nothing happens for hours.
+    Idle,
     ExpireProducers,
+    CreateTopic,
     DeleteTopic,
 }
 
@@ -61,27 +71,18 @@ pub(crate) struct World<B> {
     sends: BTreeMap<SendId, Vec<(TopicPartition, u64)>>,
     pub(crate) outcomes: BTreeMap<u64, (TopicPartition, RecordOutcome)>,
     records: u64,
+    /// What is sent from this record on can only succeed.
+    healthy_from: u64,
     memory: usize,
     pub(crate) alarms: Vec<String>,
-    /// Logs of deleted topics.
-    pub(crate) deleted: Vec<(TopicPartition, Vec<(u64, Timestamp)>)>,
     /// Every action, to compare runs.
     pub(crate) trace: Vec<String>,
-    /// Bytes of each tag that was ever sent: a resend is the same.
-    tags: BTreeMap<(TopicPartition, ProducerId, Epoch, i64), u32>,
-}
-
-#[derive(Clone)]
-enum Call {
-    Produce(CallId, Vec<OutgoingBatch>),
-    Init(InitId, Option<(ProducerId, Epoch)>, String),
-}
-
-#[derive(Clone)]
-enum Answer {
-    Produce(CallId, Vec<BatchAnswer>),
-    ProduceFailed(CallId, FailureKind),
-    Init(InitId, Result<InitAnswer, FailureKind>),
+    /// The tagged batches of each call.
+    carried: BTreeMap<CallId, Vec<Option<(TopicPartition, Tag)>>>,
+    /// Checksum of each tagged batch that was ever sent: a resend is the same.
+    tags: BTreeMap<(TopicPartition, Tag), u32>,
+    /// What was ever said of a tagged batch, heard or not.
+    acknowledged: BTreeMap<(TopicPartition, Tag), (Option<Offset>, Timestamp)>,
 }
 
 impl<B: Broker> World<B> {
@@ -99,11 +100,13 @@ impl<B: Broker> World<B> {
             sends: BTreeMap::new(),
             outcomes: BTreeMap::new(),
             records: 0,
+            healthy_from: u64::MAX,
             memory: 0,
             alarms: Vec::new(),
-            deleted: Vec::new(),
             trace: Vec::new(),
+            carried: BTreeMap::new(),
             tags: BTreeMap::new(),
+            acknowledged: BTreeMap::new(),
         };
         world.act();
         world
@@ -131,51 +134,67 @@ impl<B: Broker> World<B> {
             What::GiveUp => self.give_up(which),
             What::Refuse => self.refuse = Some(REFUSALS[which % REFUSALS.len()]),
             What::RefuseCall => self.refuse_call = true,
-            What::Restart => {
-                self.broker.restart();
-                while !self.waiting.is_empty() || !self.waiting_init.is_empty() {
+            What::Work => drop(self.broker.work()),
+            What::Crash => {
+                let mut dice = Dice(u64::try_from(which << 16 | how).expect("two small numbers"));
+                let connections_break = dice.roll(2) == 0;
+                self.broker.crash(&mut dice);
+                while connections_break && !(self.waiting.is_empty() && self.waiting_init.is_empty()) && self.calls.len() <= 50 {
                     self.give_up(0);
-                    if self.calls.len() > 50 {
-                        break;
-                    }
                 }
             }
-            What::Wait => self.wait([1, 5, 20, 100, 300, 1000, 3000][which % 7]),
+            What::Wait => self.wait([5, 5, 5, 1, 20, 20, 100, 100, 300, 1000, 3000][which % 11]),
+            What::Idle => self.wait([2, 25][which % 2] * 3_600_000),
             What::ExpireProducers => self.broker.expire_producers(),
-            What::DeleteTopic => {
-                let topic = topic(which % 2);
-                for partition in partitions().into_iter().filter(|p| p.topic == topic) {
-                    self.deleted.push((partition.clone(), self.broker.log(&partition)));
-                }
-                self.broker.delete_topic(&topic);
-            }
+            What::CreateTopic => self.broker.create_topic(&topic(which % 2), 1 + i32::from(how % 2 == 0)),
+            What::DeleteTopic => self.broker.delete_topic(&topic(which % 2)),
             What::Arrive | What::Answer | What::DoubleCall | What::LoseCall | What::LoseAnswer => {}
         }
+        self.collect();
     }
 
-    /// From now on the network is good: everything arrives, oldest first. Ends when every `Send` has its outcome.
+    /// From now on everything works. Ends when every `Send` has its outcome, and with some more `Send`s: the first of them may
+    /// still find out what broke, the last ones have to be appended.
     pub(crate) fn heal(&mut self) {
         (self.refuse, self.refuse_call) = (None, false);
+        self.broker.heal();
+        self.settle();
+        for _ in 0..2 {
+            // A topic that was refused a moment ago is asked for again only after a pause.
+            self.wait(3_000);
+            self.healthy_from = self.records;
+            self.send(0, 0);
+            self.send(1, 0);
+            self.settle();
+        }
+        self.send(0, 0);
         self.handle(Event::Close);
+        self.settle();
+    }
+
+    /// What is sent arrives, oldest first, until every `Send` has its outcome.
+    fn settle(&mut self) {
         for _ in 0..10_000 {
+            self.collect();
             if !self.answers.is_empty() {
                 let answer = self.answers.remove(0);
                 self.answer(answer);
             } else if !self.calls.is_empty() {
                 let call = self.calls.remove(0);
                 self.arrive(call);
+            } else if self.broker.work() {
+            } else if let Some(at) = self.broker.next_wakeup() {
+                self.pass(at);
             } else if !self.waiting.is_empty() || !self.waiting_init.is_empty() {
-                // Its copies were lost before.
+                // Its copies or its answer were lost before.
                 self.give_up(0);
             } else if self.session.is_idle() {
                 return;
             } else {
-                let at = self.session.next_wakeup().expect("something is to come");
-                self.now = self.now.max(at);
-                self.handle(Event::Tick);
+                self.pass(self.session.next_wakeup().expect("something is to come"));
             }
         }
-        panic!("the network is good and the session does not come to an end");
+        panic!("everything works and the session does not come to an end");
     }
 
     fn send(&mut self, which: usize, how: usize) {
@@ -203,24 +222,28 @@ impl<B: Broker> World<B> {
             Call::Produce(id, _) if std::mem::take(&mut self.refuse_call) => {
                 self.answers.push(Answer::ProduceFailed(id, FailureKind::Permanent));
             }
-            Call::Produce(id, batches) => {
-                let mut refusal = self.refuse.take();
-                let mut results = Vec::new();
-                for batch in &batches {
-                    match refusal.take() {
-                        Some(code) => {
-                            let message = "the model refuses at random".to_owned();
-                            results.push(BatchAnswer::Refused { code, message, expected: None });
-                        }
-                        None => results.extend(self.broker.produce(std::slice::from_ref(batch))),
-                    }
+            Call::Produce(..) => {
+                let refusal = self.refuse.take();
+                self.broker.arrive(call, refusal);
+            }
+            Call::Init(..) => self.broker.arrive(call, None),
+        }
+    }
+
+    /// What the broker says is on its way. An acknowledgement never changes (I4), not even one that nobody will hear.
+    fn collect(&mut self) {
+        while let Some(answer) = self.broker.poll_answer() {
+            if let Answer::Produce(call, results) = &answer {
+                for (batch, result) in self.carried[call].iter().zip(results) {
+                    let (Some(batch), BatchAnswer::Acknowledged { base_offset, append_time, .. }) = (batch, result) else {
+                        continue;
+                    };
+                    let said = (*base_offset, *append_time);
+                    let before = *self.acknowledged.entry(batch.clone()).or_insert(said);
+                    assert_eq!(before, said, "an acknowledgement never changes: {batch:?}");
                 }
-                self.answers.push(Answer::Produce(id, results));
             }
-            Call::Init(id, recover, token) => {
-                let answer = self.broker.init(recover, &token);
-                self.answers.push(Answer::Init(id, answer));
-            }
+            self.answers.push(answer);
         }
     }
 
@@ -260,13 +283,19 @@ impl<B: Broker> World<B> {
         }
     }
 
-    fn wait(&mut self, ms: u64) {
+    pub(crate) fn wait(&mut self, ms: u64) {
         let until = self.now.plus(Duration::from_millis(ms));
-        while let Some(at) = self.session.next_wakeup().filter(|at| *at <= until) {
-            self.now = self.now.max(at);
-            self.handle(Event::Tick);
+        let next = |world: &Self| [world.session.next_wakeup(), world.broker.next_wakeup()].into_iter().flatten().min();
+        while let Some(at) = next(self).filter(|at| *at <= until) {
+            self.pass(at);
         }
-        self.now = until;
+        self.pass(until);
+    }
+
+    /// Time goes on until `at`.
+    fn pass(&mut self, at: Monotonic) {
+        self.now = self.now.max(at);
+        self.broker.tick(self.now);
         self.handle(Event::Tick);
     }
 
@@ -285,6 +314,8 @@ impl<B: Broker> World<B> {
                     let tagged = call.batches.iter().any(|batch| batch.tag.is_some());
                     assert!(!tagged || self.waiting_init.is_empty(), "nothing is sent while an epoch is being fenced");
                     self.check_tags(&call.batches);
+                    let carried = call.batches.iter().map(|batch| Some((batch.partition.clone(), batch.tag?)));
+                    self.carried.insert(call.call, carried.collect());
                     self.calls.push(Call::Produce(call.call, call.batches));
                 }
                 Action::Init { init, recover, token, timeout: _ } => {
@@ -314,8 +345,7 @@ impl<B: Broker> World<B> {
         assert_eq!(partitions.len(), batches.len(), "at most one batch of a partition in a call");
         for batch in batches {
             let Some(tag) = batch.tag else { continue };
-            let key = (batch.partition.clone(), tag.producer, tag.epoch, tag.base.get());
-            let before = self.tags.insert(key, batch.packed.checksum());
+            let before = self.tags.insert((batch.partition.clone(), tag), batch.packed.checksum());
             assert!(before.is_none_or(|before| before == batch.packed.checksum()), "{tag} was sent with other bytes before");
         }
     }
@@ -330,14 +360,18 @@ impl<B: Broker> World<B> {
 
     /// Says what is wrong with the log, if anything. To be asked after [`Self::heal`].
     pub(crate) fn violation(&self) -> Option<String> {
-        let mut places: BTreeMap<u64, Vec<(TopicPartition, usize, Timestamp)>> = BTreeMap::new();
+        let mut places: BTreeMap<u64, Vec<Place>> = BTreeMap::new();
         for partition in partitions() {
-            let log = self.broker.log(&partition);
-            if let Some(pair) = log.windows(2).find(|pair| pair[0].0 >= pair[1].0) {
-                return Some(format!("{partition}: {} stands before {}", pair[0].0, pair[1].0));
-            }
-            for (offset, (number, time)) in log.into_iter().enumerate() {
-                places.entry(number).or_default().push((partition.clone(), offset, time));
+            let lives = self.broker.past_logs(&partition).into_iter().map(|log| (log, false));
+            for (log, alive) in lives.chain([(self.broker.log(&partition), true)]) {
+                if let Some(pair) = log.windows(2).find(|pair| pair[0].0 >= pair[1].0) {
+                    return Some(format!("{partition}: {} stands before {}", pair[0].0, pair[1].0));
+                }
+                for (offset, (number, time)) in log.into_iter().enumerate() {
+                    let offset = Offset::new(i64::try_from(offset).expect("few")).expect("not negative");
+                    let place = Place { partition: partition.clone(), alive, offset, time };
+                    places.entry(number).or_default().push(place);
+                }
             }
         }
         for number in 0..self.records {
@@ -345,25 +379,39 @@ impl<B: Broker> World<B> {
                 return Some(format!("record {number} has no outcome"));
             };
             let found = places.remove(&number).unwrap_or_default();
-            let was_deleted = self.deleted.iter().any(|(_, log)| log.iter().any(|(deleted, _)| *deleted == number));
-            let wrong = match outcome {
-                RecordOutcome::Appended { offset, append_time, .. } => match found.as_slice() {
-                    [(place, at, time)] => {
-                        let said = (offset.map(|offset| offset.get()), *append_time);
-                        let is = (i64::try_from(*at).ok(), *time);
-                        !was_deleted && (place != partition || said != is)
-                    }
-                    [] => !was_deleted,
-                    _ => true,
-                },
-                RecordOutcome::Refused(_) => !found.is_empty(),
-                RecordOutcome::Unknown => found.len() > 1 || found.iter().any(|(place, _, _)| place != partition),
-            };
-            if wrong {
+            let strays = found.iter().any(|place| place.partition != *partition);
+            let wrong = strays || !is_as_told(outcome, &found);
+            let fails = number >= self.healthy_from && !matches!(outcome, RecordOutcome::Appended { .. });
+            if wrong || fails {
                 return Some(format!("record {number} of {partition}: {outcome:?}, but it is at {found:?}"));
             }
         }
         (self.memory != 0).then(|| format!("{} bytes are never freed", self.memory))
+    }
+}
+
+/// Where a record was found.
+#[derive(Clone, Debug)]
+struct Place {
+    partition: TopicPartition,
+    /// The partition was not deleted since.
+    alive: bool,
+    offset: Offset,
+    time: Timestamp,
+}
+
+/// Does the log agree with what the caller heard? `found` is in the order of the partition's lives; each ends with the deletion
+/// of its topic. Within one life a record stands once, as each log is in the order of its
+/// numbers. An earlier life may hold a copy whose acknowledgement nobody heard: the topic was deleted with it, and so the record
+/// was certainly in no log when it was sent anew. A later life must not: what was acknowledged once is never appended again
+/// (R12).
+fn is_as_told(outcome: &RecordOutcome, found: &[Place]) -> bool {
+    match outcome {
+        RecordOutcome::Appended { offset, append_time, .. } => {
+            found.last().is_some_and(|last| (*offset, *append_time) == (Some(last.offset), last.time))
+        }
+        RecordOutcome::Refused(_) => !found.iter().any(|place| place.alive),
+        RecordOutcome::Unknown => true,
     }
 }
 
@@ -384,7 +432,7 @@ fn topic(which: usize) -> TopicName {
 }
 
 /// All partitions that the model writes to.
-pub(crate) fn partitions() -> Vec<TopicPartition> {
+fn partitions() -> Vec<TopicPartition> {
     let of = |topic: usize, i| TopicPartition { topic: self::topic(topic), partition: PartitionIndex::new(i).expect("small") };
     vec![of(0, 0), of(0, 1), of(1, 0), of(1, 1)]
 }

@@ -12,6 +12,7 @@ use std::fmt::Write as _;
 
 use request::parse;
 pub use request::{Call, Request};
+pub use text::code_name;
 
 /// One block of a transcript.
 #[derive(Debug)]

@@ -124,12 +124,12 @@ impl PureBroker {
             Call::Create(request) => {
                 let number = self.ask(parse::create_topic(&request)?);
                 let Answer::Created(partitions) = self.wait(number)? else { panic!("another answer") };
-                vec![format!("created {} {}", request.topic, partitions.get())]
+                text::created(&request.topic, partitions.get())
             }
             Call::Delete(request) => {
                 let number = self.ask(Ask::DeleteTopic(TopicName::parse(&request.topic)?));
                 self.wait(number)?;
-                vec!["deleted".to_owned()]
+                text::deleted()
             }
             Call::Describe(request) => {
                 let number = self.ask(parse::describe_topics(&request)?);

@@ -15,7 +15,8 @@ pub(super) fn refused(status: &Status) -> Vec<String> {
     vec![format!("refused {} {reason}", code_name(status.code()))]
 }
 
-fn code_name(code: tonic::Code) -> String {
+/// A code as protobuf writes it.
+pub fn code_name(code: tonic::Code) -> String {
     let mut name = String::new();
     for c in format!("{code:?}").chars() {
         if c.is_uppercase() && !name.is_empty() {
@@ -67,6 +68,14 @@ pub(super) fn fetched(responses: &[v1::FetchResponse]) -> Vec<String> {
     let last = responses.last().expect("a stream has at least one response");
     lines.push(format!("ends {}..{}", last.log_start_offset, last.log_end_offset));
     lines
+}
+
+pub(super) fn created(topic: &str, partitions: i32) -> Vec<String> {
+    vec![format!("created {topic} {partitions}")]
+}
+
+pub(super) fn deleted() -> Vec<String> {
+    vec!["deleted".to_owned()]
 }
 
 pub(super) fn described(response: &v1::DescribeTopicsResponse) -> Vec<String> {
