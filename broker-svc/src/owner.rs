@@ -144,8 +144,6 @@ impl Owner {
         let mut tails = Tails::default();
         let mut asked = Vec::with_capacity(REQUESTS_PER_TURN);
         let (mut is_open, mut is_stopping) = (true, false);
-        let mut look = tokio::time::interval(LOOK_PAUSE);
-        self.tell_vitals();
         self.pass_on(&mut tails);
         let mut next_chores = self.clocks.now().monotonic;
         while is_open || !self.pipeline.is_idle() {
@@ -184,7 +182,6 @@ impl Owner {
             if now.monotonic >= next_chores {
                 next_chores = now.monotonic.plus(CHORES_PAUSE);
                 tails.forget_unfollowed();
-                self.tell_vitals();
             }
             // First, so that whoever has an answer finds it counted.
             self.tell_vitals();
@@ -249,7 +246,7 @@ impl Tails {
 /// Requests that may wait for the owner's turn; their bytes are bounded apart from that.
 const QUEUED_REQUESTS: usize = 1_024;
 const REQUESTS_PER_TURN: usize = 256;
-/// Between two looks at what is only counted and forgotten.
+/// Between two looks for partitions that nobody follows any more.
 const CHORES_PAUSE: Duration = Duration::from_secs(1);
 /// What memory is counted in, in bytes: so that a semaphore can count gigabytes.
 const MEMORY_UNIT: usize = 1 << 10;

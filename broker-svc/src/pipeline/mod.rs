@@ -445,7 +445,6 @@ impl<R> Pipeline<R> {
         if (promised + needed) as u64 <= self.room {
             return Ok(());
         }
-        let left = self.room.saturating_sub(promised as u64);
         let message = format!(
             "the journal has room for {} more bytes and this needs {needed}: free disk space, or lower the retention",
             self.room.saturating_sub(promised as u64)
@@ -556,7 +555,7 @@ impl<R> Pipeline<R> {
     fn expire_producers(&mut self, now: Now) -> Duration {
         let expiration = self.options.limits.producer_id_expiration;
         let pause = (expiration / 10).clamp(Duration::from_millis(50), Duration::from_secs(600));
-        if self.clock.is_doubtful() || self.check_room(KEPT_FOR_SMALL_ENTRIES).is_err() {
+        if self.clock.is_doubtful() {
             return pause;
         }
         let time = self.clock.read(now);
@@ -638,8 +637,6 @@ impl BatchOutcome {
     }
 }
 
-/// Room that batches leave to producer ids, topics and expiry: on a full disk these go on for a while.
-const KEPT_FOR_SMALL_ENTRIES: usize = (EXPIRED_PER_TURN + 1) * draft::APPEND_BYTES_MAX;
 /// So that a million producers that expire together do not stall anybody.
 const EXPIRED_PER_TURN: usize = 1_000;
 /// Room that is kept for what cannot be refused: the trim that makes room, and the markers behind groups.

@@ -344,18 +344,6 @@ fn a_full_disk_refuses_new_batches_and_acknowledges_duplicates() {
     world.sync_all();
     assert_eq!(world.offset("b"), Some(1));
     assert_eq!(world.code("c"), Some(ErrorCode::ResourceExhausted));
-    // Ids and topics go on for a while, and are then refused as well.
-    let create = |name| Request::CreateTopic { topic: TopicName::parse(name).expect("allowed"), partitions: None };
-    world.pipeline.on_room(draft::APPEND_BYTES_MAX as u64);
-    world.ask("created", create("u"));
-    world.sync_all();
-    assert!(matches!(world.answers["created"], Answer::Created(_)));
-    world.pipeline.on_room(draft::APPEND_BYTES_MAX as u64 - 1);
-    world.ask("not created", create("v"));
-    world.ask("no id", Request::InitProducer(InitRequest::Fresh));
-    for who in ["not created", "no id"] {
-        assert!(matches!(&world.answers[who], Answer::Refused(fault) if fault.code() == ErrorCode::ResourceExhausted));
-    }
 }
 
 /// Time passes by both clocks.

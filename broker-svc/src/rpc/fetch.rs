@@ -99,7 +99,7 @@ impl Reading {
             }
             if !has_answered {
                 has_answered = true;
-                if self.answer(response(ends)).await.is_err() {
+                if self.send.send(Ok(response(ends))).await.is_err() {
                     return Ok(());
                 }
             }
@@ -206,7 +206,6 @@ impl Reading {
         }
         Ok(self.send(answer).await)
     }
-}
 
     async fn send(&self, answer: v1::FetchResponse) -> bool {
         self.send.send(Ok(answer)).await.is_ok()
@@ -288,8 +287,6 @@ fn ends_of(tail: &watch::Receiver<Tail>, name: &TopicPartition) -> Result<Ends, 
 const READ_BYTES: usize = 1 << 20;
 /// Bytes of records in a response: below the 4 MiB that most clients take. A single larger record goes alone.
 const RESPONSE_BYTES: usize = 1 << 20;
-/// From the disk's word that segments are gone to the owner's word of where the log starts: a few milliseconds.
-const WORD_UNDER_WAY: Duration = Duration::from_secs(1);
 /// Responses that are ready before the caller takes them.
 const RESPONSES_AHEAD: usize = 2;
 

@@ -1,6 +1,6 @@
 //! From answers to messages.
 
-use oncelog_proto::{Offset, Timestamp, TopicPartition, v1};
+use oncelog_proto::{Offset, ProducerId, Timestamp, TopicPartition, v1};
 use prost::Message;
 
 use crate::{
@@ -110,7 +110,7 @@ const FRAMING_BYTES: usize = 8;
 
 #[cfg(test)]
 mod tests {
-    use oncelog_proto::{Epoch, PartitionIndex, ProducerId, Sequence, TopicName};
+    use oncelog_proto::{Epoch, PartitionIndex, Sequence, TopicName};
 
     use super::*;
 
