@@ -45,7 +45,8 @@ pub(crate) fn failure(tried: &str, status: &Status) -> anyhow::Error {
         (message, _) => message.to_owned(),
     };
     let advice = match status.code() {
-        Code::Unavailable => "; the service has gone or is starting: try again",
+        // No "try again": what was being sent may be in the log.
+        Code::Unavailable => "; the service has gone, or is starting",
         Code::ResourceExhausted => "; it is full: try again later, or raise the limit it names",
         Code::Unimplemented => "; is another service listening at this address?",
         _ => "",

@@ -5,7 +5,10 @@
 
 mod output;
 
-use std::{io::Write, process::ExitCode};
+use std::{
+    io::{BufWriter, Write},
+    process::ExitCode,
+};
 
 use anyhow::{anyhow, bail};
 use oncelog_proto::{
@@ -53,7 +56,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Some(partition) => vec![partition],
         None => partitions_of(&mut client, &args.topic).await?,
     };
-    let mut reader = Reader { out: std::io::stdout().lock(), output: args.output, left: args.max_records };
+    let out = BufWriter::new(std::io::stdout().lock());
+    let mut reader = Reader { out, output: args.output, left: args.max_records };
     if args.follow {
         reader.follow(&client, &args, &partitions).await?;
     } else {
@@ -67,8 +71,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 async fn partitions_of(client: &mut BrokerServiceClient<Channel>, topic: &str) -> anyhow::Result<Vec<i32>> {
     let request = DescribeTopicsRequest { topics: vec![topic.to_owned()], allow_auto_create: false };
     let described = client.describe_topics(request).await.map_err(|s| connect::failure(&format!("topic {topic}"), &s))?;
-    let topic = described.into_inner().topics.into_iter().next().ok_or_else(|| anyhow!("the broker did not describe {topic}"))?;
-    Ok(topic.partitions.into_iter().map(|p| p.partition).collect())
+    let described = described.into_inner().topics.into_iter().find(|described| described.topic == topic);
+    match described {
+        Some(described) if !described.partitions.is_empty() => Ok(described.partitions.iter().map(|p| p.partition).collect()),
+        _ => bail!("the broker did not describe {topic} with its partitions"),
+    }
 }
 
 fn request(args: &Args, partition: i32, max_records: Option<i64>) -> FetchRequest {
@@ -115,7 +122,9 @@ impl<W: Write> Reader<W> {
                     Ok(response) => response.into_inner(),
                     Err(status) => return drop(tx.send((partition, Err(status))).await),
                 };
-                while let Some(response) = stream.message().await.transpose() {
+                loop {
+                    let ended = || Err(Status::unavailable("the broker ended the stream"));
+                    let response = stream.message().await.transpose().unwrap_or_else(ended);
                     let last = response.is_err();
                     if tx.send((partition, response)).await.is_err() || last {
                         return;
@@ -164,6 +173,10 @@ fn unpack(partition: i32, batch: FetchedBatch) -> anyhow::Result<impl Iterator<I
     let damaged = |why: &str| anyhow!("the batch at offset {} of partition {partition} {why}", batch.base_offset);
     let packed = batch.packed.ok_or_else(|| damaged("came without records"))?;
     let packed = PackedBatch::from_proto(packed).map_err(|fault| damaged(&format!("cannot be read: {fault}")))?;
+    let impossible = |base: i64| base < 0 || base.checked_add(packed.count().get().into()).is_none();
+    if impossible(batch.base_offset) || impossible(batch.base_sequence) {
+        bail!(damaged("claims an offset or a sequence that no log has"));
+    }
     if packed.checksum() != batch.checksum {
         bail!(damaged("has another checksum than the broker says: it was damaged on its way"));
     }

@@ -57,8 +57,9 @@ pub(crate) struct Args {
     /// Most records in a request.
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     batch: u32,
-    /// Give up after so many seconds without any answer while some are awaited. The default is longer than a producer tries.
-    #[arg(long, value_name = "SECONDS", default_value_t = 150, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    /// Give up after so many seconds without any answer while some are awaited. The default is longer than a producer tries,
+    /// which is max.block.ms and delivery.timeout.ms.
+    #[arg(long, value_name = "SECONDS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: u64,
 }
 
@@ -150,7 +151,16 @@ impl Sending {
             }
             let may_send = ended.is_none() && self.ledger.outstanding() < MAX_OUTSTANDING;
             tokio::select! {
+                // In this order, because while input and answers keep coming the others would never get their turn.
                 biased;
+                Some(()) = interrupts.recv() => match ended {
+                    Some(End::Interrupted) => return End::Broken("interrupted while answers were awaited".to_owned()),
+                    _ => {
+                        eprintln!("oncelog: interrupted; waiting for the answers to what was sent, once more to stop at once");
+                        ended = Some(End::Interrupted);
+                    }
+                },
+                () = self.progress.tick() => self.progress.show(&self.ledger),
                 answer = self.call.answers.recv() => {
                     heard = Instant::now();
                     match answer {
@@ -173,14 +183,6 @@ impl Sending {
                 () = sleep_until(heard + patience), if self.ledger.outstanding() > 0 => {
                     return End::Broken(format!("no answer for {} seconds (--timeout)", args.timeout));
                 }
-                Some(()) = interrupts.recv() => match ended {
-                    Some(End::Interrupted) => return End::Broken("interrupted while answers were awaited".to_owned()),
-                    _ => {
-                        eprintln!("oncelog: interrupted; waiting for the answers to what was sent, once more to stop at once");
-                        ended = Some(End::Interrupted);
-                    }
-                },
-                () = self.progress.tick() => self.progress.show(&self.ledger),
             }
         }
     }

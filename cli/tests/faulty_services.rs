@@ -73,6 +73,9 @@ impl BrokerService for Faulty {
         Ok(Response::new(match request.into_inner().topic.as_str() {
             "whole-batches" => Box::pin(iter([response(vec![batch(5), batch(10)]), response(vec![batch(15)])])),
             "damaged" => Box::pin(once(response(vec![FetchedBatch { checksum: 1, ..batch(0) }]))),
+            "beyond-offsets" => Box::pin(once(response(vec![FetchedBatch { base_offset: i64::MAX - 4, ..batch(0) }]))),
+            "beyond-sequences" => Box::pin(once(response(vec![FetchedBatch { base_sequence: i64::MAX - 4, ..batch(0) }]))),
+            "ended-after-one" => Box::pin(once(response(vec![batch(0)]))),
             "empty-batch" => Box::pin(once(response(vec![FetchedBatch { packed: None, ..batch(0) }]))),
             "cut-after-one" => Box::pin(iter([response(vec![batch(0)]), Err(Status::unavailable("going away"))])),
             topic => return Err(Status::not_found(format!("no behaviour {topic}"))),
@@ -95,8 +98,10 @@ impl BrokerService for Faulty {
         Err(Status::unimplemented("not asked for"))
     }
 
-    async fn describe_topics(&self, _: Request<DescribeTopicsRequest>) -> Result<Response<DescribeTopicsResponse>, Status> {
-        Err(Status::unimplemented("not asked for"))
+    async fn describe_topics(&self, request: Request<DescribeTopicsRequest>) -> Result<Response<DescribeTopicsResponse>, Status> {
+        // Topics without partitions.
+        let topic = |topic| describe_topics_response::Topic { topic, ..Default::default() };
+        Ok(Response::new(DescribeTopicsResponse { topics: request.into_inner().topics.into_iter().map(topic).collect() }))
     }
 
     async fn describe_producers(
@@ -211,7 +216,13 @@ async fn of_whole_batches_only_what_was_asked_for_is_written() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_batch_is_not_written() {
-    for (topic, why) in [("damaged", "another checksum"), ("empty-batch", "without records")] {
+    let impossible = "an offset or a sequence that no log has";
+    for (topic, why) in [
+        ("damaged", "another checksum"),
+        ("empty-batch", "without records"),
+        ("beyond-offsets", impossible),
+        ("beyond-sequences", impossible),
+    ] {
         let said = fetch(topic, &[]).await;
         assert_eq!((said.code, said.stdout.as_str()), (Some(1), ""), "{topic}");
         assert!(said.stderr.contains(why) && said.stderr.lines().count() == 1, "{topic}: {}", said.stderr);
@@ -224,5 +235,24 @@ async fn a_broken_fetch_tells_where_to_go_on() {
         let said = fetch("cut-after-one", more).await;
         assert_eq!((said.code, said.stdout.as_str()), (Some(1), "v0\nv1\nv2\nv3\nv4\n"));
         assert!(said.stderr.contains("UNAVAILABLE") && said.stderr.contains("--offset 5"), "{}", said.stderr);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_followed_partition_that_ends_is_no_success_unless_all_was_had() {
+    let said = fetch("ended-after-one", &["--follow"]).await;
+    assert_eq!((said.code, said.stdout.as_str()), (Some(1), "v0\nv1\nv2\nv3\nv4\n"));
+    assert!(said.stderr.contains("ended") && said.stderr.contains("--offset 5"), "{}", said.stderr);
+    let said = fetch("ended-after-one", &["--follow", "--max-records=5"]).await;
+    assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_without_partitions_is_an_error() {
+    let broker = format!("--broker=http://{}", serve().await);
+    for more in [&[][..], &["--follow"]] {
+        let said = oncelog(&[&["fetch", "t", &broker], more].concat(), "", false).await;
+        assert_eq!(said.code, Some(1));
+        assert!(said.stderr.contains("did not describe t"), "{}", said.stderr);
     }
 }

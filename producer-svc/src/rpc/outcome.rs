@@ -2,7 +2,8 @@
 //!
 //! The status of a `Send` that did not succeed as a whole follows one rule, because some clients repeat calls by themselves:
 //! `UNAVAILABLE` and `RESOURCE_EXHAUSTED`, which they repeat, are only answered if nothing is in the log. (A connection that
-//! breaks is `UNAVAILABLE` to a client as well, and leaves everything unknown; then there is no `SendFailure`.)
+//! breaks is `UNAVAILABLE` to a client as well, and leaves everything unknown; then there is no `SendFailure`. So a client that
+//! repeats on the code alone is not safe, and the contract says so.)
 //!
 //! | the records | status |
 //! |---|---|
