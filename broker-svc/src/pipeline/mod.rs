@@ -15,11 +15,23 @@
 //!
 //! While a group is being written the next one gathers: group commit, without any waiting for company.
 //!
+//! | file | owns |
+//! |---|---|
+//! | `exchange` | what goes in and what comes out |
+//! | `produce` | a `Produce` call, until its last batch is decided |
+//! | `producers`, `topics` | the other requests, by what they are about; expiry |
+//! | `draft` | a group that is being gathered, and what leaves with it |
+//! | `clock` | the time of a group |
+//!
 //! *Deliberately absent*: a clock, threads, channels, files. After a failed write the machine is thrown away with its state;
 //! there is no way back for either (I8).
 
 mod clock;
 mod draft;
+mod exchange;
+mod produce;
+mod producers;
+mod topics;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -30,137 +42,16 @@ use std::{
 use clock::GroupClock;
 pub use clock::Now;
 use draft::{Draft, Leaving};
-use oncelog_proto::{
-    Epoch, ErrorCode, Fault, Monotonic, Offset, ProducerId, Timestamp, TopicName, TopicPartition, topic::PartitionCount,
-};
+pub use exchange::{Acks, Answer, BatchOutcome, Counts, Output, Request};
+use oncelog_proto::{ErrorCode, Fault, Monotonic, Timestamp};
+use produce::{Call, Waiting};
 
 use crate::{
     entry::{Entry, PartitionId, Trimmed},
     hold::Hold,
     journal::{Group, GroupLimit},
-    state::{
-        Arrival, Ends, Granted, InitDecision, InitRequest, Limits, ProducerPage, State, TopicDescription, Verdict, out_of_order,
-    },
+    state::{Limits, State},
 };
-
-/// What callers ask for. Everything in it is well-formed: it was parsed at the edge.
-#[derive(Clone, Debug)]
-pub enum Request {
-    /// Append batches, each judged on its own; one that is not well-formed comes with its fault.
-    Produce {
-        /// When to answer.
-        acks: Acks,
-        /// In the caller's order. Tagged ones are for different partitions.
-        batches: Vec<Result<Arrival, Fault>>,
-    },
-    /// Hand out or recover a producer id.
-    InitProducer(InitRequest),
-    /// Create a topic.
-    CreateTopic {
-        /// Its name.
-        topic: TopicName,
-        /// Absent: the default number.
-        partitions: Option<PartitionCount>,
-    },
-    /// Delete a topic.
-    DeleteTopic(TopicName),
-    /// Describe topics.
-    DescribeTopics {
-        /// Which; none means all.
-        topics: Vec<TopicName>,
-        /// Create those that do not exist, if that is allowed.
-        create: bool,
-    },
-    /// Describe producers, by id.
-    DescribeProducers {
-        /// Only this one.
-        producer: Option<ProducerId>,
-        /// Only those that wrote to it.
-        topic: Option<TopicName>,
-        /// Only those above it.
-        after: Option<ProducerId>,
-        /// At most so many.
-        most: usize,
-    },
-    /// Find a partition, to read from it.
-    Locate(TopicPartition),
-}
-
-/// When a `Produce` call is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Acks {
-    /// When its batches are durable.
-    All,
-    /// When they are written. Only for untagged batches.
-    One,
-    /// When they are accepted, without offsets. Only for untagged batches.
-    Zero,
-}
-
-/// What callers are told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// To [`Request::Produce`]: one outcome for each batch, in order.
-    Produced(Vec<BatchOutcome>),
-    /// To [`Request::InitProducer`].
-    Granted(Granted),
-    /// To [`Request::CreateTopic`].
-    Created(PartitionCount),
-    /// To [`Request::DeleteTopic`].
-    Deleted,
-    /// To [`Request::DescribeTopics`].
-    Topics(Vec<TopicDescription>),
-    /// To [`Request::DescribeProducers`].
-    Producers(ProducerPage),
-    /// To [`Request::Locate`].
-    Located(PartitionId, Ends),
-    /// To any of them: refused as a whole.
-    Refused(Fault),
-}
-
-/// What became of a batch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BatchOutcome {
-    /// It is in the log.
-    Acknowledged {
-        /// Where; none with [`Acks::Zero`].
-        base_offset: Option<Offset>,
-        /// Since when.
-        time: Timestamp,
-        /// It was there before this call.
-        duplicate: bool,
-    },
-    /// It was refused.
-    Refused(Fault),
-}
-
-/// What leaves the machine, in this order.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Output<R> {
-    /// An answer to the request that came with `R`.
-    Answer(R, Answer),
-    /// The durable log of a partition moved: readers that follow it may go on.
-    Moved(PartitionId, Ends),
-    /// A partition is gone: readers that follow it end.
-    Gone(PartitionId),
-}
-
-/// How many of what happened, for the metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Records appended.
-    pub appended_records: u64,
-    /// Batches appended.
-    pub appended_batches: u64,
-    /// Batches acknowledged again.
-    pub duplicate_batches: u64,
-    /// Batches refused.
-    pub refused_batches: u64,
-    /// Batches that waited in the hold.
-    pub held_batches: u64,
-    /// Producers that expired.
-    pub expired_producers: u64,
-}
 
 /// What the machine is made with.
 #[derive(Clone, Debug)]
@@ -197,23 +88,6 @@ pub struct Pipeline<R> {
     room: u64,
     next_housekeeping: Monotonic,
     counts: Counts,
-}
-
-/// A `Produce` call some of whose batches are undecided.
-#[derive(Debug)]
-struct Call<R> {
-    reply: R,
-    acks: Acks,
-    outcomes: Vec<Option<BatchOutcome>>,
-    undecided: usize,
-}
-
-/// A batch with its place in its call.
-#[derive(Debug)]
-struct Waiting {
-    call: u64,
-    index: usize,
-    arrival: Arrival,
 }
 
 impl<R> Pipeline<R> {
@@ -361,79 +235,6 @@ impl<R> Pipeline<R> {
         self.clock.is_doubtful()
     }
 
-    fn produce(&mut self, reply: R, acks: Acks, batches: Vec<Result<Arrival, Fault>>, now: Now) {
-        assert!(!batches.is_empty(), "the edge refuses a call without batches");
-        let call = self.next_call;
-        self.next_call += 1;
-        let undecided = batches.len();
-        self.calls.insert(call, Call { reply, acks, outcomes: vec![None; undecided], undecided });
-        for (index, batch) in batches.into_iter().enumerate() {
-            match batch {
-                Ok(arrival) => self.admit(Waiting { call, index, arrival }, true, now),
-                Err(fault) => self.decide(call, index, BatchOutcome::Refused(fault), now),
-            }
-        }
-    }
-
-    /// Judges a batch, and those that waited for it.
-    fn admit(&mut self, batch: Waiting, may_wait: bool, now: Now) {
-        let mut queue = VecDeque::from([(batch, may_wait)]);
-        while let Some((batch, may_wait)) = queue.pop_front() {
-            match self.judge(&batch.arrival) {
-                Verdict::Append { create, append } => {
-                    let Arrival { partition, tag, packed, .. } = batch.arrival;
-                    if let Some(create) = create {
-                        self.enter(create, None, now);
-                    }
-                    let (id, base_offset) = (append.partition, append.base_offset);
-                    self.counts.appended_batches += 1;
-                    self.counts.appended_records += u64::from(append.count.get().unsigned_abs());
-                    let time = self.enter(Entry::Append(append), Some(packed.data().clone()), now);
-                    self.note_ends(id);
-                    let base_offset = Some(base_offset);
-                    let outcome = BatchOutcome::Acknowledged { base_offset, time, duplicate: false };
-                    self.decide(batch.call, batch.index, outcome, now);
-                    if let Some(tag) = tag {
-                        let next = tag.end(packed.count()).expect("it was appended");
-                        let due = self.hold.take_due(tag.producer, tag.epoch, &partition, next);
-                        queue.extend(due.into_iter().map(|batch| (batch, true)));
-                    }
-                }
-                Verdict::Duplicate { base_offset, time } => {
-                    self.counts.duplicate_batches += 1;
-                    let producer = batch.arrival.tag.expect("only a tagged batch is recognised").producer;
-                    self.note_seen(producer, now);
-                    let outcome = BatchOutcome::Acknowledged { base_offset: Some(base_offset), time, duplicate: true };
-                    self.decide(batch.call, batch.index, outcome, now);
-                }
-                Verdict::Early { expected } => {
-                    let tag = batch.arrival.tag.expect("only a tagged batch can be early");
-                    let partition = batch.arrival.partition.clone();
-                    let bytes = batch.arrival.packed.data().len() + HELD_BYTES;
-                    let refused =
-                        if may_wait { self.hold.offer(tag, &partition, batch, bytes, now.monotonic).err() } else { Some(batch) };
-                    match refused {
-                        None => self.counts.held_batches += 1,
-                        Some(batch) => {
-                            let fault = out_of_order(tag, &partition, expected);
-                            self.decide(batch.call, batch.index, BatchOutcome::Refused(fault), now);
-                        }
-                    }
-                }
-                Verdict::Refuse(fault) => self.decide(batch.call, batch.index, BatchOutcome::Refused(fault), now),
-            }
-        }
-    }
-
-    fn judge(&self, arrival: &Arrival) -> Verdict {
-        let verdict = self.state.judge(arrival, &self.options.limits);
-        if !matches!(verdict, Verdict::Append { .. }) {
-            return verdict;
-        }
-        // The disk is asked last: a full one must not keep a duplicate from its acknowledgement.
-        self.check_room(arrival.packed.data().len()).map_or_else(Verdict::Refuse, |()| verdict)
-    }
-
     /// Is there certainly room for one more change, with so many bytes of data?
     ///
     /// Everything asks that may be refused or put off, ids and expiries as well as records. A group that finds no room once it is
@@ -450,134 +251,6 @@ impl<R> Pipeline<R> {
             self.room.saturating_sub(promised as u64)
         );
         Err(Fault::new(ErrorCode::ResourceExhausted, message).retry_after(Duration::from_secs(1)))
-    }
-
-    /// Judges batches that left the hold without their turn having come. They do not wait a second time.
-    fn rejudge(&mut self, batches: Vec<Waiting>, now: Now) {
-        for batch in batches {
-            self.admit(batch, false, now);
-        }
-    }
-
-    fn decide(&mut self, call: u64, index: usize, outcome: BatchOutcome, now: Now) {
-        if matches!(outcome, BatchOutcome::Refused(_)) {
-            self.counts.refused_batches += 1;
-        }
-        let entry = self.calls.get_mut(&call).expect("a call stays until all its batches are decided");
-        let before = entry.outcomes[index].replace(outcome);
-        assert!(before.is_none(), "a batch is decided once");
-        entry.undecided -= 1;
-        if entry.undecided > 0 {
-            return;
-        }
-        let Call { reply, acks, outcomes, .. } = self.calls.remove(&call).expect("it was just there");
-        let outcomes = outcomes.into_iter().map(|outcome| outcome.expect("none is undecided"));
-        match acks {
-            Acks::All => self.answer(reply, Answer::Produced(outcomes.collect()), now),
-            Acks::One => {
-                let answer = Answer::Produced(outcomes.collect());
-                self.draft(now).leaving.on_written.push((reply, answer));
-                self.release_drafts_without_entries();
-            }
-            Acks::Zero => {
-                let answer = Answer::Produced(outcomes.map(BatchOutcome::without_offset).collect());
-                // An answer ends the accounting of its request's memory. Once a whole group waits behind the one that is being
-                // written, this answer waits as well, or nothing would bound what is gathered.
-                if self.drafts.len() > 1 {
-                    self.draft(now).leaving.on_written.push((reply, answer));
-                } else {
-                    self.outputs.push_back(Output::Answer(reply, answer));
-                }
-            }
-        }
-    }
-
-    fn init_producer(&mut self, request: InitRequest, now: Now) -> Answer {
-        match self.state.init_producer(request, self.options.incarnation, &self.options.limits) {
-            InitDecision::Grant { entry, granted } => {
-                if let Err(fault) = self.check_room(0) {
-                    return Answer::Refused(fault);
-                }
-                self.enter(entry, None, now);
-                if granted.epoch != Epoch::ZERO {
-                    // Held batches of the fenced epoch are told at once (R4).
-                    let fenced = self.hold.take_producer(granted.producer);
-                    self.rejudge(fenced, now);
-                }
-                Answer::Granted(granted)
-            }
-            InitDecision::Repeat(granted) => {
-                self.note_seen(granted.producer, now);
-                Answer::Granted(granted)
-            }
-            InitDecision::Refuse(fault) => Answer::Refused(fault),
-        }
-    }
-
-    fn create_topic(&mut self, topic: &TopicName, partitions: Option<PartitionCount>, now: Now) -> Result<PartitionCount, Fault> {
-        let entry = self.state.create_topic(topic, partitions, &self.options.limits)?;
-        self.check_room(0)?;
-        let Entry::CreateTopic { partitions, .. } = entry else { unreachable!("create_topic returns that entry") };
-        self.enter(entry, None, now);
-        Ok(partitions)
-    }
-
-    fn delete_topic(&mut self, topic: &TopicName, now: Now) -> Answer {
-        let gone = self.state.partition_ids(topic);
-        match self.check_room(0).and_then(|()| self.state.delete_topic(topic)) {
-            Ok(entry) => {
-                self.enter(entry, None, now);
-                self.draft(now).leaving.gone.extend(gone);
-                let held = self.hold.take_topic(topic);
-                self.rejudge(held, now);
-                Answer::Deleted
-            }
-            Err(fault) => Answer::Refused(fault),
-        }
-    }
-
-    fn describe_topics(&mut self, topics: Vec<TopicName>, create: bool, now: Now) -> Result<Vec<TopicDescription>, Fault> {
-        if topics.is_empty() {
-            let all = self.state.topic_names();
-            return all.iter().map(|topic| self.state.describe_topic(topic)).collect();
-        }
-        let mut described = Vec::with_capacity(topics.len());
-        for topic in &topics {
-            if create && self.options.limits.auto_create_topics && self.state.describe_topic(topic).is_err() {
-                self.create_topic(topic, None, now)?;
-            }
-            described.push(self.state.describe_topic(topic)?);
-        }
-        Ok(described)
-    }
-
-    /// Expires idle producers; returns when to look again.
-    fn expire_producers(&mut self, now: Now) -> Duration {
-        let expiration = self.options.limits.producer_id_expiration;
-        let pause = (expiration / 10).clamp(Duration::from_millis(50), Duration::from_secs(600));
-        if self.clock.is_doubtful() {
-            return pause;
-        }
-        let time = self.clock.read(now);
-        let expired = self.state.expired_producers(&self.options.limits, time, EXPIRED_PER_TURN);
-        for producer in &expired {
-            if self.check_room(0).is_err() {
-                return pause;
-            }
-            self.enter(Entry::Expire { producer: *producer }, None, now);
-            self.counts.expired_producers += 1;
-            let held = self.hold.take_producer(*producer);
-            self.rejudge(held, now);
-        }
-        if expired.len() == EXPIRED_PER_TURN { Duration::from_millis(1) } else { pause }
-    }
-
-    /// A duplicate keeps its producer alive (W5), across a restart too.
-    fn note_seen(&mut self, producer: ProducerId, now: Now) {
-        let time = self.clock.read(now);
-        if self.state.is_seen_stale(producer, &self.options.limits, time) && self.check_room(0).is_ok() {
-            self.enter(Entry::Seen { producer }, None, now);
-        }
     }
 
     /// Makes a change and puts it into the group that is being gathered; returns that group's time.
@@ -628,21 +301,8 @@ impl<R> Pipeline<R> {
     }
 }
 
-impl BatchOutcome {
-    fn without_offset(self) -> Self {
-        match self {
-            Self::Acknowledged { time, duplicate, .. } => Self::Acknowledged { base_offset: None, time, duplicate },
-            Self::Refused(fault) => Self::Refused(fault),
-        }
-    }
-}
-
-/// So that a million producers that expire together do not stall anybody.
-const EXPIRED_PER_TURN: usize = 1_000;
 /// Room that is kept for what cannot be refused: the trim that makes room, and the markers behind groups.
 const RESERVED_BYTES: usize = 64 << 10;
-/// What a waiting batch takes beside its data, about: a great many tiny ones take memory as well.
-const HELD_BYTES: usize = 512;
 
 #[cfg(test)]
 mod tests;

@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 
-use oncelog_proto::{PackedBatch, RecordCount, Sequence, Tag, v1};
+use oncelog_proto::{
+    Epoch, Offset, PackedBatch, ProducerId, RecordCount, Sequence, Tag, TopicName, TopicPartition, topic::PartitionCount, v1,
+};
 
 use super::*;
 use crate::{
     entry::{Append, TokenHash},
-    state::Recovered,
+    state::{Arrival, Ends, InitRequest, Recovered},
 };
 
 /// A pipeline whose journal is driven by hand.
