@@ -67,15 +67,15 @@ pub struct Config {
     pub retention_ms: i64,
 
     /// Largest batch, in bytes as sent: 1 KiB to 7 MiB, and at most half a segment.
-    #[arg(long, env = "ONCELOG_BROKER_MAX_MESSAGE_BYTES", default_value_t = 1_048_588, value_parser = byte_range(1 << 10, 7 << 20), value_name = "BYTES")]
+    #[arg(long, env = "ONCELOG_BROKER_MAX_MESSAGE_BYTES", default_value_t = 1_048_588, value_parser = range(1 << 10, 7 << 20), value_name = "BYTES")]
     pub max_message_bytes: usize,
 
     /// Largest request, in bytes: 64 KiB to 64 MiB, and at least 64 KiB more than --max-message-bytes.
-    #[arg(long, env = "ONCELOG_BROKER_MAX_REQUEST_BYTES", default_value_t = 8 << 20, value_parser = byte_range(64 << 10, 64 << 20), value_name = "BYTES")]
+    #[arg(long, env = "ONCELOG_BROKER_MAX_REQUEST_BYTES", default_value_t = 8 << 20, value_parser = range(64 << 10, 64 << 20), value_name = "BYTES")]
     pub max_request_bytes: usize,
 
     /// Memory for requests that are being worked on, all together, in bytes. More are refused with RESOURCE_EXHAUSTED.
-    #[arg(long, env = "ONCELOG_BROKER_QUEUED_MAX_REQUEST_BYTES", default_value_t = 256 << 20, value_parser = byte_range(1 << 20, 1 << 40), value_name = "BYTES")]
+    #[arg(long, env = "ONCELOG_BROKER_QUEUED_MAX_REQUEST_BYTES", default_value_t = 256 << 20, value_parser = range(1 << 20, 1 << 40), value_name = "BYTES")]
     pub queued_max_request_bytes: usize,
 
     /// Most connections, from 1; a further one is closed at once.
@@ -84,28 +84,29 @@ pub struct Config {
         long = "max-connections",
         env = "ONCELOG_BROKER_MAX_CONNECTIONS",
         default_value_t = 1_000,
-        value_parser = count,
+        value_parser = range(1, MAX_COUNT),
         value_name = "N"
     )]
     pub max_connections: usize,
 
     /// Most Fetch streams at a time, from 1; a further one is refused with RESOURCE_EXHAUSTED.
-    #[arg(long, env = "ONCELOG_BROKER_MAX_FETCHES", default_value_t = 1_000, value_parser = count, value_name = "N")]
+    #[arg(long, env = "ONCELOG_BROKER_MAX_FETCHES", default_value_t = 1_000, value_parser = range(1, MAX_COUNT), value_name = "N")]
     pub max_fetches: usize,
 
-    /// Most partitions of all topics together, from 1.
-    #[arg(long, env = "ONCELOG_BROKER_MAX_PARTITIONS", default_value_t = 100_000, value_parser = count, value_name = "N")]
+    /// Most partitions of all topics together, 1 to 200,000: what a trim may have to list in one group.
+    #[arg(long, env = "ONCELOG_BROKER_MAX_PARTITIONS", default_value_t = 100_000, value_parser = range(1, 200_000), value_name = "N")]
     pub max_partitions: usize,
 
     /// Most producer ids known at a time, from 1. A fresh one above is refused with RESOURCE_EXHAUSTED.
-    #[arg(long, env = "ONCELOG_BROKER_MAX_PRODUCERS", default_value_t = 2_000_000, value_parser = count, value_name = "N")]
+    #[arg(long, env = "ONCELOG_BROKER_MAX_PRODUCERS", default_value_t = 2_000_000, value_parser = range(1, MAX_COUNT), value_name = "N")]
     pub max_producers: usize,
 
     /// Most pairs of producer and partition remembered at a time, from 1, at about 300 bytes each.
-    #[arg(long, env = "ONCELOG_BROKER_MAX_WINDOWS", default_value_t = 4_000_000, value_parser = count, value_name = "N")]
+    #[arg(long, env = "ONCELOG_BROKER_MAX_WINDOWS", default_value_t = 4_000_000, value_parser = range(1, MAX_COUNT), value_name = "N")]
     pub max_windows: usize,
 
-    /// A producer that is not heard of for so long is forgotten, in milliseconds. Time when the broker was down does not count.
+    /// A producer of which no batch was appended or recognised for so long is forgotten, in milliseconds. Time when the broker was
+    /// down does not count. Keep it above two hours: producer-svc takes a fresh id after an hour of silence.
     #[arg(long, env = "ONCELOG_BROKER_PRODUCER_ID_EXPIRATION_MS", default_value_t = 86_400_000, value_parser = clap::value_parser!(u64).range(1..), value_name = "MS")]
     pub producer_id_expiration_ms: u64,
 
@@ -229,19 +230,10 @@ fn segment_bytes(text: &str) -> Result<u64, String> {
     }
 }
 
-/// How many of something there may be: a limit of none would be a broker that does nothing.
-fn count(text: &str) -> Result<usize, String> {
-    match text.parse::<usize>() {
-        Ok(count) if (1..=MAX_COUNT).contains(&count) => Ok(count),
-        Ok(count) => Err(format!("{count} is not in 1 to {MAX_COUNT}")),
-        Err(e) => Err(e.to_string()),
-    }
-}
-
-fn byte_range(least: usize, most: usize) -> impl Fn(&str) -> Result<usize, String> + Clone + Send + Sync + 'static {
+fn range(least: usize, most: usize) -> impl Fn(&str) -> Result<usize, String> + Clone + Send + Sync + 'static {
     move |text| match text.parse::<usize>() {
-        Ok(bytes) if (least..=most).contains(&bytes) => Ok(bytes),
-        Ok(bytes) => Err(format!("{bytes} is not in {least} to {most}")),
+        Ok(number) if (least..=most).contains(&number) => Ok(number),
+        Ok(number) => Err(format!("{number} is not in {least} to {most}")),
         Err(e) => Err(e.to_string()),
     }
 }
@@ -276,9 +268,10 @@ mod tests {
     #[test]
     fn each_flag_ends_at_its_limits() {
         let takes = |flag: &str, value: &str| Config::parse_args(["--data-dir=somewhere", &format!("--{flag}={value}")]).is_ok();
-        let counts = ["max-connections", "max-fetches", "max-partitions", "max-producers", "max-windows"];
+        let counts = ["max-connections", "max-fetches", "max-producers", "max-windows"];
         let ranges = [
             ("default-partitions", "1", "10000", "0", "10001"),
+            ("max-partitions", "1", "200000", "0", "200001"),
             ("hold-ms", "0", "10000", "-1", "10001"),
             ("hold-bytes", "0", "18446744073709551615", "-1", "18446744073709551616"),
             ("segment-bytes", "1048576", "4294967296", "1044480", "4294971392"),
