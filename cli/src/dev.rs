@@ -5,7 +5,7 @@
 
 mod card;
 
-use std::{ffi::OsString, io::Write, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, io::Write, net::SocketAddr, path::PathBuf, pin::pin, process::ExitCode};
 
 use anyhow::Context;
 use broker_svc::Broker;
@@ -44,7 +44,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     broker.listen = args.broker_listen;
     broker.admin_listen = args.broker_admin_listen;
     broker.segment_bytes = args.segment_bytes;
-    let mut broker = Broker::start(broker).await.context("the broker does not start")?;
+    let mut stop = pin!(signals.stop());
+    let mut broker = tokio::select! {
+        broker = Broker::start(broker) => broker.context("the broker does not start")?,
+        // Reading a long journal can be broken off anywhere, and the end of the runtime would wait for it.
+        () = &mut stop => std::process::exit(0),
+    };
 
     let producer = producer_svc::Config::default()
         .listen(args.producer_listen)
@@ -58,7 +63,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     out.flush()?;
 
     let failed = tokio::select! {
-        () = signals.stop() => None,
+        () = stop => None,
         // Without the broker there is nothing that the producer could still do.
         error = broker.failed() => return Err(error.context("the broker failed")),
         error = producer.failed() => Some(error.context("the producer failed")),

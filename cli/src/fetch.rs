@@ -69,7 +69,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn partitions_of(client: &mut BrokerServiceClient<Channel>, topic: &str) -> anyhow::Result<Vec<i32>> {
-    let request = DescribeTopicsRequest { topics: vec![topic.to_owned()], allow_auto_create: false };
+    let request = DescribeTopicsRequest { topics: vec![topic.to_owned()], allow_auto_create: false, ..Default::default() };
     let described = client.describe_topics(request).await.map_err(|s| connect::failure(&format!("topic {topic}"), &s))?;
     let described = described.into_inner().topics.into_iter().find(|described| described.topic == topic);
     match described {

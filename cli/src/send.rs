@@ -104,7 +104,7 @@ async fn create_if_missing(broker: &str, topic: &str, partitions: i32) -> anyhow
         Err(status) if status.code() == Code::AlreadyExists => {}
         Err(status) => return Err(connect::failure(&format!("creating topic {topic}"), &status)),
     }
-    let describe = DescribeTopicsRequest { topics: vec![topic.to_owned()], allow_auto_create: false };
+    let describe = DescribeTopicsRequest { topics: vec![topic.to_owned()], allow_auto_create: false, ..Default::default() };
     let described = client.describe_topics(describe).await;
     let described = described.map_err(|status| connect::failure(&format!("describing topic {topic}"), &status))?.into_inner();
     let exist = described.topics.first().map_or(0, |t| t.partitions.len());

@@ -101,7 +101,10 @@ impl BrokerService for Faulty {
     async fn describe_topics(&self, request: Request<DescribeTopicsRequest>) -> Result<Response<DescribeTopicsResponse>, Status> {
         // Topics without partitions.
         let topic = |topic| describe_topics_response::Topic { topic, ..Default::default() };
-        Ok(Response::new(DescribeTopicsResponse { topics: request.into_inner().topics.into_iter().map(topic).collect() }))
+        Ok(Response::new(DescribeTopicsResponse {
+            topics: request.into_inner().topics.into_iter().map(topic).collect(),
+            ..Default::default()
+        }))
     }
 
     async fn describe_producers(

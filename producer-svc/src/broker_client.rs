@@ -140,7 +140,8 @@ impl BrokerClient {
 
 impl Describe for BrokerClient {
     async fn describe(&self, topic: &TopicName) -> Result<PartitionCount, DescribeError> {
-        let request = v1::DescribeTopicsRequest { topics: vec![topic.to_string()], allow_auto_create: true };
+        let request =
+            v1::DescribeTopicsRequest { topics: vec![topic.to_string()], allow_auto_create: true, ..Default::default() };
         let mut stub = self.stub.clone();
         match until(Instant::now() + self.describe_timeout, stub.describe_topics(request)).await {
             Ok(response) => answer::partition_count(&response, topic).map_err(|Nonsense(what)| DescribeError::Unreachable(what)),

@@ -131,7 +131,7 @@ async fn feed(mut stdin: ChildStdin, records: Vec<Keyed>, mut released: watch::R
 /// Sum of the log's ends; 0 before the topic exists.
 async fn log_end(stack: &Stack) -> anyhow::Result<i64> {
     let mut broker = BrokerServiceClient::new(stack.broker_channel()?);
-    let request = DescribeTopicsRequest { topics: vec![TOPIC.to_owned()], allow_auto_create: false };
+    let request = DescribeTopicsRequest { topics: vec![TOPIC.to_owned()], allow_auto_create: false, ..Default::default() };
     match broker.describe_topics(request).await {
         Ok(described) => Ok(described.into_inner().topics.iter().flat_map(|t| &t.partitions).map(|p| p.log_end_offset).sum()),
         Err(status) if status.code() == tonic::Code::NotFound => Ok(0),

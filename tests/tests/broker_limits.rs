@@ -202,7 +202,8 @@ async fn partitions_end_at_max_partitions_whoever_creates_them() {
     let (_broker, mut client) = start(&["--max-partitions=5", "--default-partitions=2"]).await;
     assert_exhausted(&create(&mut client, "a", 6).await.expect_err("one too many"), "max_partitions", "5");
     assert_eq!(create(&mut client, "a", 4).await.expect("room for one more"), 4);
-    let describe = |topic: &str| DescribeTopicsRequest { topics: vec![topic.into()], allow_auto_create: true };
+    let describe =
+        |topic: &str| DescribeTopicsRequest { topics: vec![topic.into()], allow_auto_create: true, ..Default::default() };
     let status = client.describe_topics(describe("b")).await.expect_err("two would be six");
     assert_exhausted(&status, "max_partitions", "5");
     assert_eq!(produce(&client, untagged(vec![batch("b", 0, vec![record("a")])])).await, ["b/0 RESOURCE_EXHAUSTED"]);
@@ -243,6 +244,30 @@ async fn producers_end_at_max_producers_and_windows_at_max_windows() {
     assert_eq!(produce(&client, first(one, 0)).await, ["t/0 duplicate 0"]);
     let next = tagged(two, 0, vec![sequenced("t", 0, 1, vec![record("b")])]);
     assert_eq!(produce(&client, next).await, ["t/0 appended 2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_of_100000_partitions_are_described_in_pages_that_every_client_takes() {
+    let (broker, mut client) = start(&[]).await;
+    let names: Vec<_> = (0..10).map(|n| format!("topic-{n}")).collect();
+    for name in &names {
+        create(&mut client, name, 10_000).await.expect("100,000 are allowed");
+    }
+    let mut client = ordinary(&broker);
+    for topics in [Vec::new(), names.clone()] {
+        let (mut described, mut page_token) = (Vec::new(), String::new());
+        loop {
+            let request = DescribeTopicsRequest { topics: topics.clone(), page_token, ..Default::default() };
+            let page = client.describe_topics(request).await.expect("a page").into_inner();
+            assert!(page.topics.iter().all(|topic| topic.partitions.len() == 10_000));
+            described.extend(page.topics.into_iter().map(|topic| topic.topic));
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(described, names);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -154,7 +154,11 @@ fn names() -> Vec<Row> {
             Call::Create(CreateTopicRequest { topic: topic.clone(), partitions: 1 }),
             Call::Delete(DeleteTopicRequest { topic: topic.clone() }),
             Call::Fetch(FetchRequest { topic: topic.clone(), ..Default::default() }),
-            Call::Describe(DescribeTopicsRequest { topics: vec!["t".into(), topic.clone()], allow_auto_create: true }),
+            Call::Describe(DescribeTopicsRequest {
+                topics: vec!["t".into(), topic.clone()],
+                allow_auto_create: true,
+                ..Default::default()
+            }),
             Call::Producers(DescribeProducersRequest { topic, ..Default::default() }),
         ]
     };
@@ -216,7 +220,7 @@ fn other_calls() -> Vec<Row> {
     };
     let describe = |what: &str, topics: &[&str], answer| {
         let topics = topics.iter().map(|&topic| topic.to_owned()).collect();
-        row(what, Call::Describe(DescribeTopicsRequest { topics, allow_auto_create: false }), answer)
+        row(what, Call::Describe(DescribeTopicsRequest { topics, allow_auto_create: false, ..Default::default() }), answer)
     };
     let producers = |what: &str, change: &dyn Fn(&mut DescribeProducersRequest)| {
         let mut request = DescribeProducersRequest::default();

@@ -35,7 +35,7 @@ async fn append(client: &mut Client, producer: i64, sequences: std::ops::Range<i
 }
 
 async fn describe(client: &mut Client) -> Partition {
-    let request = DescribeTopicsRequest { topics: vec!["t".into()], allow_auto_create: false };
+    let request = DescribeTopicsRequest { topics: vec!["t".into()], allow_auto_create: false, ..Default::default() };
     let mut topics = client.describe_topics(request).await.expect("there").into_inner().topics;
     topics.remove(0).partitions.remove(0)
 }

@@ -4,7 +4,7 @@ use oncelog_proto::{Fault, Offset, ProducerId, Timestamp, TopicName, TopicPartit
 
 use crate::{
     entry::PartitionId,
-    state::{Arrival, Ends, Granted, InitRequest, ProducerPage, TopicDescription},
+    state::{Arrival, Ends, Granted, InitRequest, ProducerPage, TopicPage},
 };
 
 /// What callers ask for. Everything in it is well-formed: it was parsed at the edge.
@@ -34,6 +34,8 @@ pub enum Request {
         topics: Vec<TopicName>,
         /// Create those that do not exist, if that is allowed.
         create: bool,
+        /// Only those behind it, in the order of `topics` or of their names.
+        after: Option<TopicName>,
     },
     /// Describe producers, by id.
     DescribeProducers {
@@ -73,7 +75,7 @@ pub enum Answer {
     /// To [`Request::DeleteTopic`].
     Deleted,
     /// To [`Request::DescribeTopics`].
-    Topics(Vec<TopicDescription>),
+    Topics(TopicPage),
     /// To [`Request::DescribeProducers`].
     Producers(ProducerPage),
     /// To [`Request::Locate`].

@@ -131,8 +131,9 @@ impl<R> Pipeline<R> {
                 let answer = self.delete_topic(&topic, now);
                 self.answer(reply, answer, now);
             }
-            Request::DescribeTopics { topics, create } => {
-                let answer = self.describe_topics(topics, create, now).map_or_else(Answer::Refused, Answer::Topics);
+            Request::DescribeTopics { topics, create, after } => {
+                let answer =
+                    self.describe_topics(topics, create, after.as_ref(), now).map_or_else(Answer::Refused, Answer::Topics);
                 self.answer(reply, answer, now);
             }
             Request::DescribeProducers { producer, topic, after, most } => {

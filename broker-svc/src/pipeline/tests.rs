@@ -9,7 +9,7 @@ use oncelog_proto::{
 use super::*;
 use crate::{
     entry::{Append, TokenHash},
-    state::{Arrival, Ends, InitRequest, Recovered},
+    state::{Arrival, Ends, InitRequest, Recovered, TopicPage},
 };
 
 /// A pipeline whose journal is driven by hand.
@@ -207,9 +207,9 @@ fn a_recovery_answer_waits_for_the_batches_it_tells_of() {
 #[test]
 fn a_description_waits_too_and_leaves_at_once_when_nothing_is_pending() {
     let mut world = World::with_producer();
-    let describe = || Request::DescribeTopics { topics: Vec::new(), create: false };
+    let describe = || Request::DescribeTopics { topics: Vec::new(), create: false, after: None };
     world.ask("empty", describe());
-    assert_eq!(world.answers["empty"], Answer::Topics(Vec::new()));
+    assert_eq!(world.answers["empty"], Answer::Topics(TopicPage::default()));
     world.produce("a", batch(0));
     world.ask("full", describe());
     assert!(!world.answers.contains_key("full"));
@@ -364,7 +364,7 @@ fn on_a_full_disk_only_a_trim_is_written() {
     world.ask("init", Request::InitProducer(InitRequest::Fresh));
     world.ask("recovery", recover());
     world.ask("create", Request::CreateTopic { topic: topic("u"), partitions: None });
-    world.ask("describe", Request::DescribeTopics { topics: vec![topic("v")], create: true });
+    world.ask("describe", Request::DescribeTopics { topics: vec![topic("v")], create: true, after: None });
     world.ask("delete", Request::DeleteTopic(topic("t")));
     for who in ["init", "recovery", "create", "describe", "delete"] {
         let Some(Answer::Refused(fault)) = world.answers.get(who) else { panic!("{who} was not refused at once") };

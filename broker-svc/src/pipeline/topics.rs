@@ -3,7 +3,7 @@
 use oncelog_proto::{Fault, TopicName, topic::PartitionCount};
 
 use super::{Answer, Now, Pipeline};
-use crate::{entry::Entry, state::TopicDescription};
+use crate::{entry::Entry, state::TopicPage};
 
 impl<R> Pipeline<R> {
     pub(super) fn create_topic(
@@ -35,21 +35,36 @@ impl<R> Pipeline<R> {
 
     pub(super) fn describe_topics(
         &mut self,
-        topics: Vec<TopicName>,
+        mut topics: Vec<TopicName>,
         create: bool,
+        after: Option<&TopicName>,
         now: Now,
-    ) -> Result<Vec<TopicDescription>, Fault> {
+    ) -> Result<TopicPage, Fault> {
         if topics.is_empty() {
-            let all = self.state.topic_names();
-            return all.iter().map(|topic| self.state.describe_topic(topic)).collect();
+            topics = self.state.topic_names();
+            topics.retain(|topic| after.is_none_or(|after| topic > after));
+        } else if let Some(after) = after {
+            let at = topics.iter().position(|topic| topic == after);
+            topics.drain(..at.map_or(0, |at| at + 1));
         }
-        let mut described = Vec::with_capacity(topics.len());
+        let mut page = TopicPage::default();
+        let mut partitions = 0;
         for topic in &topics {
+            if partitions >= PAGE_PARTITIONS {
+                page.after = page.topics.last().map(|last| last.topic.clone());
+                break;
+            }
             if create && self.options.limits.auto_create_topics && self.state.describe_topic(topic).is_err() {
                 self.create_topic(topic, None, now)?;
             }
-            described.push(self.state.describe_topic(topic)?);
+            let described = self.state.describe_topic(topic)?;
+            partitions += described.partitions.len();
+            page.topics.push(described);
         }
-        Ok(described)
+        Ok(page)
     }
 }
+
+/// So that an answer stays below the 4 MiB that most clients take: a partition takes up to some 60 bytes, and the last topic may
+/// have 10,000.
+const PAGE_PARTITIONS: usize = 20_000;

@@ -138,12 +138,11 @@ impl BrokerService for BrokerRpc {
     ) -> Result<Response<v1::DescribeTopicsResponse>, Status> {
         let ask = parse::describe_topics(request.get_ref())?;
         let bytes = request.get_ref().encoded_len().max(SMALL_REQUEST_BYTES);
-        let Answer::Topics(topics) = self.ask(ask, bytes).await? else { return Err(mismatch().into()) };
+        let Answer::Topics(page) = self.ask(ask, bytes).await? else { return Err(mismatch().into()) };
         let reader = self.open()?.reader.clone();
         let oldest = move |partition: &PartitionDescription| reader.oldest_append_time(partition.id, partition.ends.start);
-        let described = tokio::task::spawn_blocking(move || topics.iter().map(|topic| reply::topic(topic, &oldest)).collect());
-        let topics = described.await.map_err(|_| mismatch())?;
-        Ok(Response::new(v1::DescribeTopicsResponse { topics }))
+        let told = tokio::task::spawn_blocking(move || reply::topics(&page, &oldest));
+        Ok(Response::new(told.await.map_err(|_| mismatch())?))
     }
 
     async fn describe_producers(

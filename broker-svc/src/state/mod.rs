@@ -75,6 +75,15 @@ pub struct State {
     producers: Producers,
 }
 
+/// Some topics, in the order in which they were asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopicPage {
+    /// What is told of each.
+    pub topics: Vec<TopicDescription>,
+    /// There are more, behind this one.
+    pub after: Option<TopicName>,
+}
+
 /// What is told of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicDescription {

@@ -161,7 +161,7 @@ fn page_start(page_token: &str) -> Result<Option<TopicPartition>, Fault> {
         page_token.rsplit_once('/').and_then(|(topic, partition)| TopicPartition::parse(topic, partition.parse().ok()?).ok());
     match parsed {
         Some(last) => Ok(Some(last)),
-        None => Err(invalid(format!("page_token {page_token:?} is none that this broker gave; start without one"))),
+        None => Err(foreign_page_token(page_token)),
     }
 }
 
@@ -192,7 +192,11 @@ pub fn describe_topics(request: &v1::DescribeTopicsRequest) -> Result<Request, F
         return Err(invalid(format!("the call names topic {twice:?} twice; name it once")));
     }
     let topics = request.topics.iter().map(|topic| TopicName::parse(topic)).collect::<Result<_, _>>()?;
-    Ok(Request::DescribeTopics { topics, create: request.allow_auto_create })
+    let after = match request.page_token.as_str() {
+        "" => None,
+        token => Some(TopicName::parse(token).map_err(|_| foreign_page_token(token))?),
+    };
+    Ok(Request::DescribeTopics { topics, create: request.allow_auto_create, after })
 }
 
 /// A `DescribeProducers` call.
@@ -203,9 +207,7 @@ pub fn describe_producers(request: &v1::DescribeProducersRequest) -> Result<Requ
     let id = |id: i64| ProducerId::new(id).map_err(|e| invalid(e.to_string()));
     let after = match request.page_token.as_str() {
         "" => None,
-        token => {
-            Some(token.parse().map_err(|_| invalid(format!("page_token {token:?} is none that this broker gave"))).and_then(id)?)
-        }
+        token => Some(token.parse().map_err(|_| foreign_page_token(token)).and_then(id)?),
     };
     let page_size = match request.page_size {
         0 => DEFAULT_PAGE_SIZE,
@@ -218,6 +220,10 @@ pub fn describe_producers(request: &v1::DescribeProducersRequest) -> Result<Requ
     };
     let most = usize::try_from(page_size).expect("it is in its range");
     Ok(Request::DescribeProducers { producer: request.producer_id.map(id).transpose()?, topic, after, most })
+}
+
+fn foreign_page_token(token: &str) -> Fault {
+    invalid(format!("page_token {token:?} is none that this broker gave; start without one"))
 }
 
 /// The fault of a malformed request.
@@ -251,7 +257,9 @@ mod tests {
 
     #[test]
     fn a_call_names_as_many_topics_as_are_allowed_and_each_once() {
-        let call = |topics: Vec<String>| describe_topics(&v1::DescribeTopicsRequest { topics, allow_auto_create: false });
+        let call = |topics: Vec<String>| {
+            describe_topics(&v1::DescribeTopicsRequest { topics, allow_auto_create: false, ..Default::default() })
+        };
         let names = |count: usize| (0..count).map(|n| n.to_string()).collect();
         assert!(call(names(0)).is_ok());
         assert!(call(names(MAX_TOPICS)).is_ok());

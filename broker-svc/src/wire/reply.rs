@@ -5,7 +5,7 @@ use prost::Message;
 
 use crate::{
     pipeline::BatchOutcome,
-    state::{Granted, PartitionDescription, ProducerDescription, ProducerPage, Recovered, TopicDescription},
+    state::{Granted, PartitionDescription, ProducerDescription, ProducerPage, Recovered, TopicDescription, TopicPage},
 };
 
 /// The answer to a `Produce` call.
@@ -65,6 +65,12 @@ fn recovered_partition(recovered: &Recovered) -> v1::init_producer_id_response::
         next_sequence: recovered.next.get(),
         window: recovered.window.iter().map(entry).collect(),
     }
+}
+
+/// One page of an answer to `DescribeTopics`. `oldest` as in [`topic`].
+pub fn topics(page: &TopicPage, oldest: &impl Fn(&PartitionDescription) -> Option<Timestamp>) -> v1::DescribeTopicsResponse {
+    let next_page_token = page.after.as_ref().map_or_else(String::new, ToString::to_string);
+    v1::DescribeTopicsResponse { topics: page.topics.iter().map(|described| topic(described, oldest)).collect(), next_page_token }
 }
 
 /// The description of one topic. `oldest` tells when a partition's first record was appended; it may read files.

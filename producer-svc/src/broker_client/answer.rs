@@ -226,7 +226,9 @@ mod tests {
             topic: name.to_owned(),
             partitions: vec![v1::describe_topics_response::Partition::default(); partitions],
         };
-        let judge = |topics: Vec<_>| partition_count(&v1::DescribeTopicsResponse { topics }, &topic).map(PartitionCount::get);
+        let judge = |topics: Vec<_>| {
+            partition_count(&v1::DescribeTopicsResponse { topics, ..Default::default() }, &topic).map(PartitionCount::get)
+        };
         assert_eq!(judge(vec![describe("t", 3)]), Ok(3));
         assert!(judge(vec![]).is_err());
         assert!(judge(vec![describe("u", 3)]).is_err());

@@ -426,7 +426,7 @@ impl BrokerService for Service {
             let partitions = vec![describe_topics_response::Partition::default(); self.partitions];
             topics.push(describe_topics_response::Topic { topic, partitions });
         }
-        Ok(Response::new(DescribeTopicsResponse { topics }))
+        Ok(Response::new(DescribeTopicsResponse { topics, ..Default::default() }))
     }
 
     type FetchStream = Empty<Result<FetchResponse, Status>>;

@@ -133,9 +133,8 @@ impl PureBroker {
             }
             Call::Describe(request) => {
                 let number = self.ask(parse::describe_topics(&request)?);
-                let Answer::Topics(topics) = self.wait(number)? else { panic!("another answer") };
-                let topics = topics.iter().map(|topic| reply::topic(topic, &|_| None)).collect();
-                text::described(&v1::DescribeTopicsResponse { topics })
+                let Answer::Topics(page) = self.wait(number)? else { panic!("another answer") };
+                text::described(&reply::topics(&page, &|_| None))
             }
             Call::Producers(request) => {
                 let number = self.ask(parse::describe_producers(&request)?);

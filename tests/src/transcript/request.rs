@@ -84,9 +84,11 @@ fn parse_call(words: &[&str]) -> Result<Call> {
             Call::Create(v1::CreateTopicRequest { topic: (*topic).to_owned(), partitions: partitions.parse()? })
         }
         ["delete", topic] => Call::Delete(v1::DeleteTopicRequest { topic: (*topic).to_owned() }),
-        ["describe", topic] => {
-            Call::Describe(v1::DescribeTopicsRequest { topics: vec![(*topic).to_owned()], allow_auto_create: false })
-        }
+        ["describe", topic] => Call::Describe(v1::DescribeTopicsRequest {
+            topics: vec![(*topic).to_owned()],
+            allow_auto_create: false,
+            ..Default::default()
+        }),
         ["producers"] => Call::Producers(v1::DescribeProducersRequest::default()),
         other => bail!("no such request: {other:?}"),
     })
