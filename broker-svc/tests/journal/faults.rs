@@ -9,7 +9,7 @@ use broker_svc::{
 };
 use oncelog_proto::Timestamp;
 
-use crate::support::{Broker, offset, options, payload};
+use crate::support::{Broker, offset, options, payload, segment};
 
 #[test]
 fn a_failed_write_is_fatal_and_stays_so() {
@@ -214,6 +214,23 @@ fn a_first_group_too_long_for_the_small_segment_of_a_full_disk_leaves_no_empty_s
         broker.tidy();
         broker.check_log();
     }
+}
+
+#[test]
+fn a_torn_group_on_a_full_disk_is_kept_in_the_space_behind_it() {
+    let disk = SimDisk::new();
+    let mut broker = Broker::open_with(&disk, Options { segment_bytes: 4 << 20, ..options(&disk) }).expect("opens");
+    broker.commit_bytes(1000);
+    let expected = broker.state.clone();
+    broker.write(&[(0, payload(1, 900_000))]).expect("room");
+    drop(broker);
+    disk.restart();
+    // The group is torn, and the ballast was spent long ago.
+    disk.flip_bit(&segment(1), 8 * 16_384);
+    disk.set_capacity(Some(disk.used()));
+    let broker = Broker::open_with(&disk, Options { segment_bytes: 4 << 20, ..options(&disk) }).expect("opens");
+    assert_eq!(broker.state, expected);
+    assert!(broker.report.cut.is_some());
 }
 
 #[test]
