@@ -147,7 +147,7 @@ impl Catalog {
         self.durable = end;
     }
 
-    /// Seals the active segment and enters the next one.
+    /// Seals the active segment and enters the next one, which replaces it if it has the same number.
     pub(super) fn roll(&mut self, next: Position) {
         if let Some(mut active) = self.segments.last_entry() {
             let index = &mut active.get_mut().index;

@@ -35,7 +35,7 @@ pub struct StoredBatch {
 }
 
 /// Why a read did not get to its end.
-enum Stopped {
+pub(super) enum Stopped {
     /// A segment went while it was read: look again.
     Gone,
     Error(ReadError),
@@ -124,7 +124,8 @@ impl Reader {
         }
     }
 
-    fn rebuild_index(&self, segment: u64) -> Result<(), Stopped> {
+    /// Makes the index of a sealed segment anew, in memory; the tidying writes it.
+    pub(super) fn rebuild_index(&self, segment: u64) -> Result<(), Stopped> {
         let ends = self.shared.catalog().segments.get(&segment).map(|s| (s.start, s.end));
         let Some((start, end)) = ends else { return Ok(()) };
         let name = FileName::Segment(segment).to_string();

@@ -1,12 +1,14 @@
 //! Which segments may go. Decides; the entry that says so is journaled by the caller, and only then do files go.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use oncelog_proto::Timestamp;
 
 use super::{
     catalog::{Catalog, SegmentIndex, Shared},
     entry_codec::TRIMMED_LEN,
+    index_file::IndexFault,
+    reader::Reader,
 };
 use crate::entry::{PartitionId, Trimmed};
 
@@ -19,13 +21,13 @@ pub struct Retention {
     pub age: Option<Duration>,
 }
 
-pub(super) fn plan(shared: &Shared, limits: Retention, now: Timestamp) -> Option<(u64, Vec<Trimmed>)> {
+pub(super) fn plan(shared: &Arc<Shared>, limits: Retention, now: Timestamp) -> Option<(u64, Vec<Trimmed>)> {
     let due = due(&shared.catalog(), limits, now);
     let most = shared.options.group_limit().get() / 2 / TRIMMED_LEN;
     let mut lost: BTreeMap<PartitionId, Trimmed> = BTreeMap::new();
     let mut through = None;
     for number in due {
-        // An index that cannot be read just now ends the plan; a reader or the next opening makes it anew.
+        // A segment that cannot be read just now ends the plan.
         let Some(contents) = contents(shared, number) else { break };
         let new = contents.iter().filter(|trimmed| !lost.contains_key(&trimmed.partition)).count();
         // One segment alone always goes: it has room for fewer batches than that.
@@ -59,11 +61,22 @@ fn due(catalog: &Catalog, limits: Retention, now: Timestamp) -> Vec<u64> {
     due
 }
 
-fn contents(shared: &Shared, number: u64) -> Option<Vec<Trimmed>> {
+/// What each partition loses with the segment. An index that is gone or damaged is made anew: it must not keep its segment for ever.
+fn contents(shared: &Arc<Shared>, number: u64) -> Option<Vec<Trimmed>> {
     let index = match &shared.catalog().segments.get(&number)?.index {
         SegmentIndex::Active(_) => return None,
         SegmentIndex::Sealed(index) => return Some(index.contents()),
-        SegmentIndex::File(index) => std::sync::Arc::clone(index),
+        SegmentIndex::File(index) => Arc::clone(index),
     };
-    index.contents(&*shared.disk).ok()
+    match index.contents(&*shared.disk) {
+        Ok(contents) => return Some(contents),
+        Err(IndexFault::Io(e)) if e.kind() != io::ErrorKind::NotFound => return None,
+        Err(_) => {}
+    }
+    Reader::new(Arc::clone(shared)).rebuild_index(number).ok()?;
+    match &shared.catalog().segments.get(&number)?.index {
+        SegmentIndex::Sealed(index) => Some(index.contents()),
+        // The tidying was faster: the next plan reads what it wrote.
+        SegmentIndex::Active(_) | SegmentIndex::File(_) => None,
+    }
 }

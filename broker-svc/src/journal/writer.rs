@@ -296,9 +296,13 @@ impl Journal {
     }
 
     /// Seals the active segment and starts the next one. `urgent`: what will do, if the group must be written on a full disk.
+    ///
+    /// An active segment without groups is replaced, as at an opening: one that began on a full disk may be too small for its first
+    /// group, and no segment ever follows an empty one.
     fn roll(&mut self, urgent: Option<u64>) -> Result<(), WriteError> {
         let shared = Arc::clone(&self.shared);
-        let number = self.at.segment + 1;
+        let is_empty = self.last.segment != self.at.segment;
+        let number = if is_empty { self.at.segment } else { self.at.segment + 1 };
         let spare = shared.catalog_mut().spares.pop_front();
         let keep = reserve::missing(&*shared.disk, shared.options.ballast_bytes);
         let room = Room { full: shared.options.segment_bytes, keep, least: urgent };

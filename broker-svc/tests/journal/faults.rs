@@ -9,7 +9,7 @@ use broker_svc::{
 };
 use oncelog_proto::Timestamp;
 
-use crate::support::{Broker, offset, options, payload};
+use crate::support::{Broker, offset, options, payload, segment};
 
 #[test]
 fn a_failed_write_is_fatal_and_stays_so() {
@@ -185,6 +185,52 @@ fn an_opening_on_a_full_disk_spends_the_ballast_or_says_so() {
     assert!(matches!(Broker::open_with(&disk, with(&disk)), Err(OpenError::NoSpace(_))));
     disk.set_capacity(None);
     assert_eq!(Broker::open_with(&disk, with(&disk)).expect("opens").state, expected);
+}
+
+#[test]
+fn a_first_group_too_long_for_the_small_segment_of_a_full_disk_leaves_no_empty_segment_behind() {
+    // The machine stops at each change in turn; at last at none.
+    for (earlier, stop_after) in (0..=1).flat_map(|earlier| (0..12).map(move |stop_after| (earlier, stop_after))) {
+        let disk = SimDisk::new();
+        let large = |disk: &SimDisk| Options { segment_bytes: 4 << 20, ..options(disk) };
+        if earlier > 0 {
+            Broker::open_with(&disk, large(&disk)).expect("opens").commit_bytes(1000);
+            disk.crash(0);
+        }
+        disk.set_capacity(Some(2 << 20));
+        let mut broker = Broker::open_with(&disk, large(&disk)).expect("there is room for a small segment");
+        disk.set_capacity(None);
+        disk.stop_after(stop_after);
+        let data = payload(1, 2 << 20);
+        let committed = broker.commit(&[(0, data)]).is_ok();
+        assert!(committed || stop_after < 11, "no more changes than that");
+        let expected = broker.state.clone();
+        drop(broker);
+        disk.crash(stop_after);
+        let mut broker = Broker::open_with(&disk, large(&disk)).expect("opens");
+        if committed {
+            assert_eq!(broker.state, expected);
+        }
+        broker.tidy();
+        broker.check_log();
+    }
+}
+
+#[test]
+fn a_torn_group_on_a_full_disk_is_kept_in_the_space_behind_it() {
+    let disk = SimDisk::new();
+    let mut broker = Broker::open_with(&disk, Options { segment_bytes: 4 << 20, ..options(&disk) }).expect("opens");
+    broker.commit_bytes(1000);
+    let expected = broker.state.clone();
+    broker.write(&[(0, payload(1, 900_000))]).expect("room");
+    drop(broker);
+    disk.restart();
+    // The group is torn, and the ballast was spent long ago.
+    disk.flip_bit(&segment(1), 8 * 16_384);
+    disk.set_capacity(Some(disk.used()));
+    let broker = Broker::open_with(&disk, Options { segment_bytes: 4 << 20, ..options(&disk) }).expect("opens");
+    assert_eq!(broker.state, expected);
+    assert!(broker.report.cut.is_some());
 }
 
 #[test]

@@ -77,6 +77,19 @@ fn a_plan_tells_what_each_partition_loses() {
 }
 
 #[test]
+fn an_index_that_nobody_can_read_does_not_keep_its_segment() {
+    let (disk, broker) = six_segments();
+    let plan = || broker.journal.plan_trim(ALL, Timestamp::default()).expect("four may go");
+    let whole = plan();
+    // In the lines of one, which no reader happens to look at; the other is gone.
+    disk.flip_bit(&format!("{:020}.idx", 1), 8 * 140);
+    assert_eq!(plan(), whole);
+    disk.remove(&format!("{:020}.idx", 2)).expect("there");
+    assert_eq!(plan(), whole);
+    assert_eq!(broker.journal.stats().unindexed, 2, "to be written anew");
+}
+
+#[test]
 fn files_go_after_the_entry_is_durable_and_never_before() {
     let (disk, mut broker) = six_segments();
     let held = broker.journal.plan_trim(ALL, Timestamp::default());
