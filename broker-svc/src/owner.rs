@@ -104,13 +104,15 @@ impl Handle {
     /// Asks, and waits for the answer. If the wait is given up, what was asked is done all the same.
     ///
     /// # Errors
-    /// The broker is stopping, or its disk failed: whether it was done is unknown.
+    /// `BROKER_NOT_AVAILABLE`: the owner takes no more requests; nothing was done. `KAFKA_STORAGE_ERROR`: the broker ended before it
+    /// answered, and whether it was done is unknown.
     pub(crate) async fn ask(&self, request: Request, memory: OwnedSemaphorePermit) -> Result<Told, Fault> {
-        let stopping = || Fault::new(ErrorCode::KafkaStorageError, "the broker is stopping; whether this was done is unknown");
         let (tell, told) = oneshot::channel();
         let asked = Asked { request, caller: Caller { tell, _memory: memory } };
-        self.requests.send(asked).await.map_err(|_| stopping())?;
-        told.await.map_err(|_| stopping())
+        let not_taken = |_| Fault::new(ErrorCode::BrokerNotAvailable, "the broker is stopping; nothing was done; send it again");
+        self.requests.send(asked).await.map_err(not_taken)?;
+        let unknown = |_| Fault::new(ErrorCode::KafkaStorageError, "the broker is stopping; whether this was done is unknown");
+        told.await.map_err(unknown)
     }
 }
 
