@@ -115,25 +115,48 @@ impl Records {
         Self { rest: encoded, index: 0 }
     }
 
-    fn decode_next(&mut self) -> Result<Record, RecordSetError> {
-        let malformed = |reason| RecordSetError::Malformed { index: self.index, reason };
+    /// Takes the bytes of the next record out of the rest.
+    fn take_encoded(&mut self) -> Result<Bytes, RecordSetError> {
         match decode_key(&mut self.rest) {
             Ok((RECORDS, WireType::LengthDelimited)) => {}
-            _ => return Err(malformed("field 1 is not a record")),
+            _ => return Err(self.malformed("field 1 is not a record")),
         }
-        Record::decode_length_delimited(&mut self.rest).map_err(|_| malformed("it cannot be decoded"))
+        let len = decode_varint(&mut self.rest).map_err(|_| self.malformed("a varint is malformed or cut"))?;
+        match usize::try_from(len) {
+            Ok(len) if len <= self.rest.len() => Ok(self.rest.split_to(len)),
+            _ => Err(self.malformed("a field is longer than what holds it")),
+        }
+    }
+
+    fn malformed(&self, reason: &'static str) -> RecordSetError {
+        RecordSetError::Malformed { index: self.index, reason }
     }
 }
 
 impl Iterator for Records {
     type Item = Result<Record, RecordSetError>;
 
-    /// An error is the last item.
     fn next(&mut self) -> Option<Self::Item> {
+        self.nth(0)
+    }
+
+    /// Does not decode what it passes over. An error is the last item, also if it stands before the one that was asked for.
+    fn nth(&mut self, passed_over: usize) -> Option<Self::Item> {
+        for _ in 0..passed_over {
+            if self.rest.is_empty() {
+                return None;
+            }
+            if let Err(error) = self.take_encoded() {
+                self.rest.clear();
+                return Some(Err(error));
+            }
+            self.index += 1;
+        }
         if self.rest.is_empty() {
             return None;
         }
-        let record = self.decode_next();
+        let record =
+            self.take_encoded().and_then(|encoded| Record::decode(encoded).map_err(|_| self.malformed("it cannot be decoded")));
         if record.is_err() {
             self.rest.clear();
         }
@@ -293,7 +316,10 @@ mod tests {
             let added: usize = records.iter().map(RecordSetEncoder::added_len).sum();
             prop_assert_eq!(added, encoded.len());
             prop_assert_eq!(verify(&encoded, count(records.len())), Ok(()));
-            prop_assert_eq!(Records::new(encoded.clone()).collect::<Result<Vec<_>, _>>(), Ok(records.clone()));
+            for passed_over in 0..=records.len() {
+                let rest: Result<Vec<_>, _> = Records::new(encoded.clone()).skip(passed_over).collect();
+                prop_assert_eq!(rest.as_deref(), Ok(&records[passed_over..]));
+            }
             prop_assert_eq!(decode(encoded).expect("verified"), records);
         }
 

@@ -3,7 +3,7 @@
 //! A reader never sees what is not durable, however a record was acknowledged: after a power failure the offset could hold
 //! something else. So a stream goes as far as the owner says that the log is durable, and waits there to be told more.
 
-use std::{mem, pin::Pin, sync::Arc};
+use std::{mem, pin::Pin};
 
 use oncelog_proto::{ErrorCode, Fault, Offset, PackedBatch, TopicPartition, record_set::RecordSetError, v1};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
@@ -50,7 +50,7 @@ pub(super) async fn open(
     let reading = Reading {
         name,
         partition,
-        reader: Arc::new(reader),
+        reader,
         tail,
         next,
         remaining,
@@ -72,7 +72,7 @@ pub(super) async fn open(
 struct Reading {
     name: TopicPartition,
     partition: PartitionId,
-    reader: Arc<Reader>,
+    reader: Reader,
     tail: watch::Receiver<Tail>,
     next: Offset,
     remaining: u64,
@@ -127,7 +127,7 @@ impl Reading {
 
     /// At least one batch, the first of them with the next record.
     async fn read(&self, ends: Ends) -> Result<Vec<StoredBatch>, Fault> {
-        let (reader, partition, next) = (Arc::clone(&self.reader), self.partition, self.next);
+        let (reader, partition, next) = (self.reader.clone(), self.partition, self.next);
         let read = tokio::task::spawn_blocking(move || reader.read(partition, next, READ_BYTES));
         match read.await.map_err(|_| mismatch())? {
             // Below the durable end there was something. All of it was trimmed, and the owner has not said so yet.
@@ -184,9 +184,6 @@ impl Reading {
                     break;
                 }
                 let record = record.map_err(|_| self.broken(batch))?;
-                if offset < self.next {
-                    continue;
-                }
                 let record = fetched_record(batch, offset, record);
                 let len = prost::Message::encoded_len(&record);
                 if bytes + len > RESPONSE_BYTES && !answer.records.is_empty() {
@@ -211,7 +208,7 @@ impl Reading {
         self.send.send(Ok(answer)).await.is_ok()
     }
 
-    /// The records of a batch with their offsets; no more than it claims to have.
+    /// The records of a batch from the next one on, with their offsets; no more than it claims to have.
     async fn records(
         &self,
         batch: &StoredBatch,
@@ -219,8 +216,10 @@ impl Reading {
         let packed = packed(batch).ok_or_else(|| self.broken(batch))?;
         let records = unpacking(u64::from(packed.uncompressed_bytes()), move || packed.read()).await?;
         let (base, count) = (batch.append.base_offset, batch.append.count.get().unsigned_abs() as usize);
-        let records = records.map_err(|_| self.broken(batch))?;
-        Ok(records.take(count).enumerate().map(move |(index, record)| (base.at(index), record)))
+        let skipped = usize::try_from(self.next.get() - base.get()).unwrap_or(0);
+        // `skip` right behind the records: those it passes over are not decoded.
+        let records = records.map_err(|_| self.broken(batch))?.skip(skipped).take(count.saturating_sub(skipped));
+        Ok((skipped..).zip(records).map(move |(index, record)| (base.at(index), record)))
     }
 
     fn broken(&self, batch: &StoredBatch) -> Fault {
@@ -292,6 +291,8 @@ const RESPONSES_AHEAD: usize = 2;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use bytes::Bytes;
     use oncelog_proto::{Compression, PartitionIndex, RecordCount, Timestamp, TopicName, record_set};
 
@@ -339,7 +340,7 @@ mod tests {
         let reading = Reading {
             name: TopicPartition { topic: TopicName::parse("t").expect("allowed"), partition: PartitionIndex::MIN },
             partition: PARTITION,
-            reader: Arc::new(journal.reader()),
+            reader: journal.reader(),
             tail,
             next: offset(next),
             remaining: max_records,
