@@ -75,7 +75,7 @@ pub struct Effective {
 
 impl Settings {
     /// What concerns the session. `token` is random text of this process, 1 to 64 bytes.
-    pub(crate) fn session(&self, token: String) -> SessionConfig {
+    pub fn session(&self, token: String) -> SessionConfig {
         SessionConfig {
             linger: self.linger,
             batch_size: self.batch_size,

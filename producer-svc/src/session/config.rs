@@ -39,25 +39,6 @@ pub struct SessionConfig {
 }
 
 impl SessionConfig {
-    /// All defaults, with this recovery token.
-    pub fn with_defaults(token: impl Into<String>) -> Self {
-        Self {
-            linger: Duration::from_millis(5),
-            batch_size: 32_768,
-            max_request_size: 1_048_576,
-            max_in_flight: 5,
-            request_timeout: Duration::from_secs(30),
-            delivery_timeout: Duration::from_secs(120),
-            retries: 2_147_483_647,
-            retry_backoff: Duration::from_millis(100),
-            retry_backoff_max: Duration::from_secs(1),
-            compression: Compression::Snappy,
-            idempotence: true,
-            acks: Acks::All,
-            token: token.into(),
-        }
-    }
-
     pub(super) fn assert_sound(&self) {
         assert!(self.max_in_flight >= 1, "no call could ever be made");
         assert!((1..=64).contains(&self.token.len()), "a recovery token has 1 to 64 bytes, not {}", self.token.len());

@@ -445,6 +445,6 @@ pub(crate) fn config(max_in_flight: usize) -> SessionConfig {
         max_in_flight,
         request_timeout: Duration::from_millis(500),
         delivery_timeout: Duration::from_millis(4000),
-        ..SessionConfig::with_defaults("token")
+        ..producer_svc::Config::default().resolve(&|_| None).expect("the defaults agree").session("token".to_owned())
     }
 }

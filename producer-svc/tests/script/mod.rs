@@ -44,7 +44,7 @@ pub(crate) fn one_by_one() -> SessionConfig {
         compression: Compression::None,
         // Nothing grows together while calls are out, or a test would have to count bytes.
         max_request_size: 0,
-        ..SessionConfig::with_defaults("token")
+        ..producer_svc::Config::default().resolve(&|_| None).expect("the defaults agree").session("token".to_owned())
     }
 }
 
