@@ -5,6 +5,7 @@
 //! whatever is not clearly an answer leaves the call in doubt.
 
 mod answer;
+mod produce_stream;
 
 use std::{collections::HashSet, time::Duration};
 
@@ -27,17 +28,22 @@ use crate::{
     topics::{Describe, DescribeError},
 };
 use answer::Nonsense;
+use produce_stream::{Ended, ProduceStream};
 
 /// The broker, as far as this process knows it. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct BrokerClient {
     stub: BrokerServiceClient<Channel>,
+    stream: ProduceStream,
     acks: Acks,
     describe_timeout: Duration,
 }
 
 impl BrokerClient {
     /// Does not connect yet. Batches are sent with `acks`; a question for a topic may take `describe_timeout`.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     pub(crate) fn new(broker: Uri, acks: Acks, describe_timeout: Duration) -> Self {
         let channel = Endpoint::from(broker)
             .connect_timeout(CONNECT_TIMEOUT)
@@ -49,10 +55,11 @@ impl BrokerClient {
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .connect_lazy();
         let stub = BrokerServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
-        Self { stub, acks, describe_timeout }
+        let stream = ProduceStream::start(stub.clone());
+        Self { stub, stream, acks, describe_timeout }
     }
 
-    /// Calls `Produce`, once.
+    /// Makes a `Produce` call, once: on the stream, or unary where the broker offers no streams.
     pub(crate) async fn produce(mut self, produce: ProduceCall) -> Event {
         let ProduceCall { call, batches, timeout } = produce;
         let tag = batches.first().and_then(|batch| batch.tag);
@@ -72,7 +79,11 @@ impl BrokerClient {
                 })
                 .collect(),
         };
-        let answered = until(Instant::now() + timeout, self.stub.produce(request)).await;
+        let deadline = Instant::now() + timeout;
+        let answered = match self.stream.call(request, deadline).await {
+            Ended::Answered(answered) => answered,
+            Ended::NotOffered(request) => until(deadline, self.stub.produce(request)).await,
+        };
         let results = answered
             .map_err(|status| failure(&status, false))
             .and_then(|response| answer::batches(response, &counts, self.acks).map_err(in_doubt));
