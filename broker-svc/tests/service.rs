@@ -80,7 +80,8 @@ fn batch_at(producer_id: i64, base_sequence: i64) -> ProduceStreamRequest {
 /// What stands for an answer: the offset of its only batch, or why the request was refused.
 fn told(answer: ProduceStreamResponse) -> Result<i64, (Code, ErrorCode)> {
     match answer.outcome.expect("one of the two") {
-        produce_stream_response::Outcome::Produced(produced) => match produced.results.into_iter().next().and_then(|r| r.outcome) {
+        produce_stream_response::Outcome::Produced(produced) => match produced.results.into_iter().next().and_then(|r| r.outcome)
+        {
             Some(Outcome::Ack(ack)) => Ok(ack.base_offset),
             other => panic!("{other:?}"),
         },

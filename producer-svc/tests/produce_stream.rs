@@ -64,8 +64,7 @@ async fn a_call_that_is_refused_as_a_whole_is_answered_in_its_place_and_the_stre
 
 #[tokio::test]
 async fn a_stream_whose_first_call_is_not_answered_in_time_is_given_up_and_its_calls_are_made_again() {
-    let broker =
-        FakeBroker::start(8, |call, _| if call == 2 { Plan::carried_out(Answer::Never) } else { Plan::default() }).await;
+    let broker = FakeBroker::start(8, |call, _| if call == 2 { Plan::carried_out(Answer::Never) } else { Plan::default() }).await;
     let settings = [&ONE_BY_ONE[..], &[("request.timeout.ms", "300")]].concat();
     let (_producer, client) = broker.producer(&settings).await;
     for _ in 0..5 {

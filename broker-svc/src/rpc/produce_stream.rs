@@ -97,11 +97,7 @@ impl Future for Answer {
 }
 
 fn failed(fault: &Fault) -> ProduceFailure {
-    ProduceFailure {
-        code: fault.code().grpc_code().into(),
-        reason: fault.code().into(),
-        message: fault.message().to_owned(),
-    }
+    ProduceFailure { code: fault.code().grpc_code().into(), reason: fault.code().into(), message: fault.message().to_owned() }
 }
 
 fn ending() -> Status {

@@ -20,8 +20,8 @@ use oncelog_proto::{
     v1::{
         Acks, Batch, BatchAck, BatchError, BatchResult, CreateTopicRequest, CreateTopicResponse, DeleteTopicRequest,
         DeleteTopicResponse, DescribeProducersRequest, DescribeProducersResponse, DescribeTopicsRequest, DescribeTopicsResponse,
-        FetchRequest, FetchResponse, InitProducerIdRequest, InitProducerIdResponse, ProduceFailure, ProduceRequest, ProduceResponse,
-        ProduceStreamRequest, ProduceStreamResponse, Record, SendRequest, WindowEntry, batch_result,
+        FetchRequest, FetchResponse, InitProducerIdRequest, InitProducerIdResponse, ProduceFailure, ProduceRequest,
+        ProduceResponse, ProduceStreamRequest, ProduceStreamResponse, Record, SendRequest, WindowEntry, batch_result,
         broker_service_server::{BrokerService, BrokerServiceServer},
         describe_topics_response, init_producer_id_response, produce_stream_response,
         producer_service_client::ProducerServiceClient,
