@@ -2,9 +2,10 @@
 //!
 //! Invariant: a `Send` is reported once, when the last of its records got its outcome; a record gets one outcome.
 
-use std::collections::{HashMap, VecDeque};
+use std::{collections::VecDeque, sync::Arc};
 
 use oncelog_proto::{Fault, Offset, PartitionIndex, Timestamp};
+use rustc_hash::FxHashMap;
 
 use super::{Action, RecordOutcome, SendId};
 use crate::accumulator::Batch;
@@ -13,7 +14,7 @@ use crate::accumulator::Batch;
 #[derive(Debug, Default)]
 pub(super) struct Sends {
     // Never iterated, so its order decides nothing.
-    open: HashMap<SendId, OpenSend>,
+    open: FxHashMap<SendId, OpenSend>,
 }
 
 #[derive(Debug)]
@@ -33,7 +34,7 @@ pub(super) enum BatchOutcome {
         append_time: Timestamp,
     },
     /// Certainly not in the log.
-    Refused(Fault),
+    Refused(Arc<Fault>),
     /// Nobody knows.
     Unknown,
 }
@@ -85,7 +86,7 @@ impl BatchOutcome {
                 let add = |base: Offset| base.get().checked_add(i64::try_from(index).ok()?).and_then(|o| Offset::new(o).ok());
                 RecordOutcome::Appended { partition, offset: base_offset.and_then(add), append_time: *append_time }
             }
-            Self::Refused(fault) => RecordOutcome::Refused(fault.clone()),
+            Self::Refused(fault) => RecordOutcome::Refused(Arc::clone(fault)),
             Self::Unknown => RecordOutcome::Unknown,
         }
     }
