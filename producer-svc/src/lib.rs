@@ -11,7 +11,7 @@
 //! | [`session`] | puts it into a batch, tags the batch, sends it again until its outcome is known: pure, and the heart of it all |
 //! | `broker_client` | makes the calls |
 //!
-//! [`config`] says how, [`Producer`] holds it together.
+//! [`config`] says how, [`surroundings`] on what, [`Producer`] holds it together.
 
 pub mod accumulator;
 mod broker_client;
@@ -24,7 +24,9 @@ pub mod partitioner;
 mod producer;
 mod rpc;
 pub mod session;
+pub mod surroundings;
 mod topics;
 
 pub use config::{Config, ConfigError};
 pub use producer::Producer;
+pub use surroundings::Surroundings;
