@@ -4,7 +4,7 @@
 //! call that is given up is cancelled, which does not unmake it: a copy may still be on its way or being carried out, and so
 //! whatever is not clearly an answer leaves the call in doubt.
 
-mod answer;
+pub(crate) mod answer;
 
 use std::{collections::HashSet, time::Duration};
 
