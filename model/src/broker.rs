@@ -260,7 +260,6 @@ impl Broker {
     }
 }
 
-
 fn options(bounds: &Bounds) -> Options {
     Options {
         limits: Limits {

@@ -233,11 +233,16 @@ impl Ledger {
             let window: Vec<_> = told.window.iter().map(|w| (w.base, w.base_offset, w.checksum)).collect();
             let last: Vec<_> = placed[placed.len().saturating_sub(5)..].iter().map(|p| (p.base, p.offset, p.checksum)).collect();
             if told.next != next || window != last {
-                violated!("the recovery of producer {producer} epoch {fenced} tells {told:?} of {partition}; durable is {placed:?} (R2)");
+                violated!(
+                    "the recovery of producer {producer} epoch {fenced} tells {told:?} of {partition}; durable is {placed:?} (R2)"
+                );
             }
         }
         match recovered.iter().find(|told| !batches.contains_key(&told.partition)) {
-            Some(told) => violated!("the recovery of producer {producer} epoch {fenced} tells of {}, where it wrote nothing (R3)", told.partition),
+            Some(told) => violated!(
+                "the recovery of producer {producer} epoch {fenced} tells of {}, where it wrote nothing (R3)",
+                told.partition
+            ),
             None => Ok(()),
         }
     }
