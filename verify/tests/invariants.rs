@@ -302,10 +302,15 @@ fn i2_a_record_of_send_that_is_in_the_log_more_often_than_sent() {
 
 #[test]
 fn i2_what_nobody_sent_is_a_fault_only_where_nobody_else_writes() {
-    let mut other = story(|s| {
+    let elsewhere = story(|s| {
         s.fresh(1);
     });
-    violates(Rule::I2, &log(&[tag(1, 0, 0)]), &other);
+    assert_eq!(holds(&log(&[tag(2, 0, 0)]), &elsewhere).counts.of_others, 2, "a topic that this history does not speak of");
+    violates(Rule::I2, &log(&[tag(1, 0, 0)]), &elsewhere);
+    let mut other = story(|s| {
+        s.fresh(1);
+        s.send(1, &[99]);
+    });
     let report = violates(Rule::I2, &log(&[tag(2, 0, 0)]), &other);
     assert_eq!(report.counts.of_others, 2);
     other.events[0] = Event::Began(Began { format: FORMAT, alone: false, expiration_ms: None });
