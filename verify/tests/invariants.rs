@@ -666,6 +666,19 @@ fn trimmed_records_are_counted_and_not_passed_in_silence() {
 }
 
 #[test]
+fn what_is_claimed_of_a_topic_that_was_not_read_is_not_judged() {
+    let story = story(|s| {
+        s.fresh(1).acked(tag(1, 0, 0), 0).recover(1, 0, "x", fenced(2, &[0]));
+        s.saw(Sight::Ends { partition: p0(), log_start: 0, log_end: 2 });
+        let call = s.send(1, &[5]);
+        s.accepted(call, &[7]);
+    });
+    let report = holds(&Log::of(&["other".to_owned()]), &story);
+    assert_eq!(report.unjudged.deleted, 4);
+    assert_eq!(report.counts.lost, 0);
+}
+
+#[test]
 fn a_history_that_contradicts_itself_is_no_history() {
     let judged = |events: &[Event]| {
         let lines: Vec<_> = events.iter().map(|event| Line { at: 0, event: event.clone() }).collect();

@@ -29,7 +29,7 @@ pub(super) async fn run(ways: Ways, caller: CallerId, mut dice: Dice, stop: watc
         let answer = timeout(ANSWER_PATIENCE, client.send(request)).await;
         let answer = answer.ok().map(|answer| answer.map(tonic::Response::into_inner));
         let failed = !matches!(answer, Some(Ok(_)));
-        let outcomes = answer.map_or_else(Vec::new, |answer| wire::send(count, &answer));
+        let outcomes = answer.map_or_else(|| wire::no_answer(count), |answer| wire::send(count, &answer));
         ways.recorder.saw(Event::SendAnswered { call, outcomes });
         sleep(if failed { PAUSE } else { dice.millis(0, 4) }).await;
     }

@@ -22,8 +22,8 @@ pub(super) async fn run(ways: Ways, caller: CallerId, dice: Dice, stop: watch::R
     let mut streamer = Streamer { client: ProducerServiceClient::new(channel(ways.producer)), ways, caller, who, dice, sent: 0 };
     while !*stop.borrow() {
         let unanswered = streamer.stream(&stop).await;
-        for (call, _) in unanswered {
-            streamer.ways.recorder.saw(Event::SendAnswered { call, outcomes: Vec::new() });
+        for (call, count) in unanswered {
+            streamer.ways.recorder.saw(Event::SendAnswered { call, outcomes: wire::no_answer(count) });
         }
         sleep(PAUSE).await;
     }

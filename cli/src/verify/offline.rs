@@ -110,7 +110,7 @@ fn read(inspection: &Inspection, state: &State, topics: &[String]) -> anyhow::Re
         &mut |at| progress.at(at.bytes, at.total),
     );
     progress.end();
-    let mut log = Log::default();
+    let mut log = Log::of(topics);
     partitions.into_values().for_each(|partition| log.add(partition));
     for stand in stands(state) {
         log.add_stand(stand);

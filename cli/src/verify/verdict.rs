@@ -102,7 +102,7 @@ impl Verdict {
         let unjudged = &self.report.unjudged;
         if unjudged.total() > 0 {
             line += &format!(
-                "; not judged: {} trimmed, {} of deleted topics, {} offsets without records, {} ids that may have expired",
+                "; not judged: {} trimmed, {} of topics deleted or not read, {} offsets without records, {} ids that may have expired",
                 unjudged.trimmed, unjudged.deleted, unjudged.missing_offsets, unjudged.expiry
             );
         }

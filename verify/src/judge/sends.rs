@@ -75,7 +75,7 @@ impl Sends {
         report: &mut Report,
     ) -> Result<(), HistoryError> {
         let Call { what: send, line: called, .. } = call;
-        let standing = ground.outline.standing(&send.topic, called, now.line);
+        let standing = ground.standing(&send.topic, called, now.line);
         let topic = self.topic(&send.topic);
         let mut records = send.records.iter().copied();
         let mut placed: Vec<(usize, i64)> = Vec::new();
