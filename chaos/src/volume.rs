@@ -11,10 +11,9 @@ use std::{
 use anyhow::{Context, ensure};
 use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
 
-/// A mounted file system; unmounted when dropped.
+/// A mounted file system; unmounted when dropped. The file that it is in, `volume.img`, stays for whoever wants to look.
 #[derive(Debug)]
 pub struct Volume {
-    image: PathBuf,
     mounted: PathBuf,
 }
 
@@ -30,7 +29,7 @@ impl Volume {
         fs::create_dir(&mounted)?;
         run(Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(&image))?;
         run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&mounted))?;
-        Ok(Self { image, mounted })
+        Ok(Self { mounted })
     }
 
     /// The directory that it is.
@@ -69,10 +68,7 @@ impl Volume {
 impl Drop for Volume {
     fn drop(&mut self) {
         // Whoever still has a file open there keeps it; then the mount goes with the last of them.
-        let unmounted = run(Command::new("umount").arg("--lazy").arg(&self.mounted));
-        if unmounted.is_ok() {
-            let _ = fs::remove_file(&self.image);
-        }
+        let _ = run(Command::new("umount").arg("--lazy").arg(&self.mounted));
     }
 }
 

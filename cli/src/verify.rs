@@ -1,8 +1,8 @@
 //! `oncelog verify`: is what was promised true of this log?
 //!
-//! At rest (`--data-dir`): every byte of the journal is read beside a stopped broker, and nothing is changed. Running: everything is
-//! fetched and described by the contract. With a history of calls, as `oncelog send --history` writes one, what callers were told
-//! is held against what is there; without one, what can be seen from the log alone.
+//! At rest (`--data-dir`): every byte of the journal is read beside a stopped broker, and nothing is changed. Running: everything
+//! is fetched and described by the contract. With a history of calls, as `oncelog send --history` writes one, what callers were
+//! told is held against what is there; without one, what can be seen from the log alone.
 
 pub(crate) mod offline;
 mod read_only;

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use oncelog_tests::binaries;
+use oncelog_tests::{binaries, workplace::Workplace};
 use serde_json::Value;
 use tokio::time::timeout;
 
 async fn chaos(args: &[&str]) -> (bool, Value) {
+    let workplace = Workplace::new();
     let mut command = binaries::command("oncelog");
-    command.args(["chaos", "--output=json"]).args(args);
+    command.args(["chaos", "--output=json", &format!("--directory={}", workplace.path("chaos").display())]).args(args);
     let output = timeout(Duration::from_secs(300), command.output()).await.expect("it ends").expect("it can be started");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     let told = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));

@@ -1,5 +1,5 @@
-//! Looks through a whole journal and changes nothing: for whoever wants to know whether all of it is still there and still the same,
-//! beside a stopped broker.
+//! Looks through a whole journal and changes nothing: for whoever wants to know, beside a stopped broker, whether all of it is
+//! still there and still the same.
 //!
 //! An opening reads headers and directories, and of the data only what nothing proves durable. This reads every byte, folds the
 //! journal from as far back as possible as well as from the newest snapshot (I5), and compares every index with its segment.

@@ -1,5 +1,5 @@
-//! A journal at rest: every byte is read, and nothing is changed. The state is folded from each base there is, the beginning and the
-//! snapshots, and has to be the same each time (I5).
+//! A journal at rest: every byte is read, and nothing is changed. The state is folded from each base there is, the beginning and
+//! the snapshots, and has to be the same each time (I5).
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 

@@ -13,9 +13,9 @@
 //! A broker has many lives in a history. I8 is judged here: who asked after a disk had failed and is told "in the log" by the same
 //! life was told too much.
 //!
-//! What cannot be judged is counted ([`crate::report::Unjudged`]), never passed in silence. In memory, beside the log: some 40 bytes for each record
-//! that was sent by `Send` or is in the log, a bit for each batch in it, 24 for each batch that was given a name, and what is
-//! known of each producer in each partition.
+//! What cannot be judged is counted ([`crate::report::Unjudged`]), never passed in silence. In memory, beside the log: some 100 bytes for
+//! each record that was sent by `Send` or is in the log, 5 for each batch in it, some 40 for each batch that was given a name, and
+//! what is known of each producer in each partition.
 
 mod epochs;
 mod ground;
