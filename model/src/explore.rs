@@ -120,7 +120,11 @@ impl Explorer {
                     Some(digest)
                 }
                 None => {
-                    return Err(self.counterexample(digest, None, "a Send never gets its outcome, though nothing fails any more"));
+                    return Err(self.counterexample(
+                        digest,
+                        None,
+                        "a Send never gets its outcome, though nothing fails any more",
+                    ));
                 }
             };
             self.seen.get_mut(&digest).expect("it is at the border").healthy = healthy;
@@ -198,7 +202,11 @@ impl Explorer {
             let next = match world.next_if_healthy() {
                 None if world.is_settled() => digest,
                 None => {
-                    return Err(self.counterexample(digest, None, "a Send never gets its outcome, though nothing fails any more"));
+                    return Err(self.counterexample(
+                        digest,
+                        None,
+                        "a Send never gets its outcome, though nothing fails any more",
+                    ));
                 }
                 Some(step) => match taken(&mut world, step) {
                     Ok(reached) => {

@@ -3,6 +3,7 @@
 mod crash;
 mod faults;
 mod indexes;
+mod inspect;
 mod recycling;
 mod retention;
 mod round_trip;
