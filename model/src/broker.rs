@@ -263,7 +263,6 @@ impl Broker {
     }
 }
 
-
 fn options(bounds: &Bounds) -> Options {
     Options {
         limits: Limits {

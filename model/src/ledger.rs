@@ -219,7 +219,10 @@ impl Ledger {
         }
         let highest = self.granted.entry(*producer).or_insert_with(|| (*epoch, token.cloned()));
         if highest.0 == *epoch && highest.1.as_ref() != token {
-            violated!("epoch {epoch} of producer {producer} is granted to two callers, with tokens {:?} and {token:?} (R13)", highest.1);
+            violated!(
+                "epoch {epoch} of producer {producer} is granted to two callers, with tokens {:?} and {token:?} (R13)",
+                highest.1
+            );
         }
         if highest.0 < *epoch {
             *highest = (*epoch, token.cloned());
@@ -239,11 +242,16 @@ impl Ledger {
             let window: Vec<_> = told.window.iter().map(|w| (w.base, w.base_offset, w.checksum)).collect();
             let last: Vec<_> = placed[placed.len().saturating_sub(5)..].iter().map(|p| (p.base, p.offset, p.checksum)).collect();
             if told.next != next || window != last {
-                violated!("the recovery of producer {producer} epoch {fenced} tells {told:?} of {partition}; durable is {placed:?} (R2)");
+                violated!(
+                    "the recovery of producer {producer} epoch {fenced} tells {told:?} of {partition}; durable is {placed:?} (R2)"
+                );
             }
         }
         match recovered.iter().find(|told| !batches.contains_key(&told.partition)) {
-            Some(told) => violated!("the recovery of producer {producer} epoch {fenced} tells of {}, where it wrote nothing (R3)", told.partition),
+            Some(told) => violated!(
+                "the recovery of producer {producer} epoch {fenced} tells of {}, where it wrote nothing (R3)",
+                told.partition
+            ),
             None => Ok(()),
         }
     }

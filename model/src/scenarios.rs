@@ -46,34 +46,26 @@ fn retries() -> Scenario {
 }
 
 fn span() -> Scenario {
-    let small = Bounds {
-        sends: alone(7),
-        max_in_flight: 2,
-        failures: Failures { give_ups: 1, ..NONE },
-        ..Bounds::default()
-    };
+    let small = Bounds { sends: alone(7), max_in_flight: 2, failures: Failures { give_ups: 1, ..NONE }, ..Bounds::default() };
     let large = Bounds { max_in_flight: 3, failures: Failures { give_ups: 2, ..NONE }, ..small.clone() };
-    Scenario { name: "span", about: "more batches than the broker remembers overtake one whose call was given up (R1)", small, large }
+    Scenario {
+        name: "span",
+        about: "more batches than the broker remembers overtake one whose call was given up (R1)",
+        small,
+        large,
+    }
 }
 
 fn crashes() -> Scenario {
-    let small = Bounds {
-        sends: alone(2),
-        failures: Failures { give_ups: 1, crashes: 2, ..NONE },
-        ..Bounds::default()
-    };
+    let small = Bounds { sends: alone(2), failures: Failures { give_ups: 1, crashes: 2, ..NONE }, ..Bounds::default() };
     let large = Bounds { sends: alone(3), failures: Failures { give_ups: 2, crashes: 2, ..NONE }, ..small.clone() };
     let about = "the broker stops at any moment, and keeps a part of what was not synced (I5, I7, R14)";
     Scenario { name: "crashes", about, small, large }
 }
 
 fn kills() -> Scenario {
-    let small = Bounds {
-        sends: alone(3),
-        max_in_flight: 2,
-        failures: Failures { kills: 1, crashes: 1, ..NONE },
-        ..Bounds::default()
-    };
+    let small =
+        Bounds { sends: alone(3), max_in_flight: 2, failures: Failures { kills: 1, crashes: 1, ..NONE }, ..Bounds::default() };
     let large = Bounds { failures: Failures { kills: 2, crashes: 1, give_ups: 1, ..NONE }, ..small.clone() };
     Scenario { name: "kills", about: "the producer process stops, its calls live, and another process starts", small, large }
 }
@@ -94,7 +86,8 @@ fn strangers() -> Scenario {
     };
     let mut large = small.clone();
     large.strangers.extend([produce(0, 1, &[1]), produce(1, 1, &[11]), Stranger::Recover { epoch: 0, token: "b" }]);
-    let about = "batches that overlap in every way, by clients that share an id, and epochs that are raised between them (R4, R13)";
+    let about =
+        "batches that overlap in every way, by clients that share an id, and epochs that are raised between them (R4, R13)";
     Scenario { name: "strangers", about, small, large }
 }
 
@@ -113,7 +106,7 @@ fn hold_limit() -> Scenario {
 fn refusals() -> Scenario {
     let small = Bounds {
         sends: alone(2),
-        failures: Failures { refusals: 1, give_ups: 1, ..NONE },
+        failures: Failures { refusals: 2, give_ups: 1, ..NONE },
         refusals: vec![
             ErrorCode::MessageTooLarge,
             ErrorCode::UnknownTopicOrPartition,
@@ -150,7 +143,13 @@ fn statuses() -> Scenario {
     let small = Bounds {
         sends: vec![vec![0, 1], vec![0]],
         failures: Failures { statuses: 1, give_ups: 1, ..NONE },
-        statuses: vec![Code::Unavailable, Code::ResourceExhausted, Code::NotFound, Code::FailedPrecondition, Code::InvalidArgument],
+        statuses: vec![
+            Code::Unavailable,
+            Code::ResourceExhausted,
+            Code::NotFound,
+            Code::FailedPrecondition,
+            Code::InvalidArgument,
+        ],
         ..Bounds::default()
     };
     let large = Bounds { failures: Failures { statuses: 2, give_ups: 1, crashes: 1, ..NONE }, ..small.clone() };

@@ -347,7 +347,9 @@ impl World {
     /// A step in words, before it is taken.
     pub fn describe(&self, step: Step) -> String {
         let call = match step {
-            Step::Arrive(index) | Step::Double(index) | Step::Refuse(index, _) | Step::Fail { call: index, .. } => self.calls.get(index),
+            Step::Arrive(index) | Step::Double(index) | Step::Refuse(index, _) | Step::Fail { call: index, .. } => {
+                self.calls.get(index)
+            }
             _ => None,
         };
         let answer = match step {
