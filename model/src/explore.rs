@@ -73,7 +73,7 @@ pub fn explore(bounds: Bounds, most_states: usize, mut tell: impl FnMut(Progress
         states: explorer.seen.len(),
         transitions: explorer.transitions,
         depth,
-        complete: border.is_empty(),
+        complete: border.is_empty() && counterexample.is_none(),
         longest_recovery,
         counterexample,
     }

@@ -54,3 +54,5 @@ pub mod step;
 mod travel;
 mod wire;
 pub mod world;
+
+pub use ledger::Violation;
