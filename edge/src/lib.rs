@@ -10,6 +10,7 @@
 //! | [`health`] | the one truth about readiness, as `grpc.health.v1` and for the admin port |
 //! | [`reflection`] | the contract, served to grpcurl and its kind |
 //! | [`admin`] | the plain HTTP port for probes and metrics |
+//! | [`machine`] | the wall clock and randomness |
 //! | [`telemetry`] | the log |
 //! | [`shutdown`] | the signals that end a process |
 //!
@@ -23,6 +24,7 @@ pub mod admin;
 pub mod deadline;
 pub mod health;
 pub mod in_order;
+pub mod machine;
 pub mod reflection;
 pub mod server;
 pub mod shutdown;

@@ -4,11 +4,12 @@
 //! call that is given up is cancelled, which does not unmake it: a copy may still be on its way or being carried out, and so
 //! whatever is not clearly an answer leaves the call in doubt.
 
-mod answer;
+pub(crate) mod answer;
 mod produce_stream;
 
 use std::{collections::HashSet, time::Duration};
 
+use oncelog_edge::machine::WallClock;
 use oncelog_proto::{
     Epoch, ErrorCode, Fault, ProducerId, TopicName,
     fault::ERROR_DOMAIN,
@@ -25,6 +26,7 @@ use tonic_types::StatusExt;
 
 use crate::{
     session::{CallFailure, Event, FailureKind, InitAnswer, InitId, ProduceCall},
+    surroundings::Connect,
     topics::{Describe, DescribeError},
 };
 use answer::Nonsense;
@@ -37,6 +39,8 @@ pub(crate) struct BrokerClient {
     stream: ProduceStream,
     acks: Acks,
     describe_timeout: Duration,
+    /// With acks=0 nobody tells when a batch was appended.
+    wall_clock: WallClock,
 }
 
 impl BrokerClient {
@@ -44,19 +48,18 @@ impl BrokerClient {
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub(crate) fn new(broker: Uri, acks: Acks, describe_timeout: Duration) -> Self {
-        let channel = Endpoint::from(broker)
+    pub(crate) fn new(broker: Uri, connect: &Connect, acks: Acks, describe_timeout: Duration, wall_clock: WallClock) -> Self {
+        let endpoint = Endpoint::from(broker)
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_frame_size(MAX_FRAME_BYTES)
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-            .connect_lazy();
-        let stub = BrokerServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT);
+        let stub = BrokerServiceClient::new(connect(endpoint)).max_decoding_message_size(MAX_ANSWER_BYTES);
         let stream = ProduceStream::start(stub.clone());
-        Self { stub, stream, acks, describe_timeout }
+        Self { stub, stream, acks, describe_timeout, wall_clock }
     }
 
     /// Makes a `Produce` call, once: on the stream, or unary where the broker offers no streams.
@@ -86,7 +89,7 @@ impl BrokerClient {
         };
         let results = answered
             .map_err(|status| failure(&status, false))
-            .and_then(|response| answer::batches(response, &counts, self.acks).map_err(in_doubt));
+            .and_then(|response| answer::batches(response, &counts, self.acks, self.wall_clock.now()).map_err(in_doubt));
         match results {
             Ok(results) => Event::ProduceAnswered { call, results },
             Err(failure) => Event::ProduceFailed { call, failure },
@@ -169,13 +172,9 @@ async fn until<T>(deadline: Instant, call: impl Future<Output = Result<Response<
     }
 }
 
-/// What the status of a call means. `NOT_FOUND` says that a producer id is unknown only as the answer of `InitProducerId`.
+/// What the status of a call means.
 fn failure(status: &Status, init: bool) -> CallFailure {
-    let kind = match status.code() {
-        Code::InvalidArgument | Code::OutOfRange | Code::FailedPrecondition => FailureKind::Permanent,
-        Code::NotFound if init => FailureKind::UnknownProducer,
-        _ => FailureKind::InDoubt,
-    };
+    let kind = if init { FailureKind::of_init(status.code()) } else { FailureKind::of_produce(status.code()) };
     CallFailure { kind, message: told(status) }
 }
 

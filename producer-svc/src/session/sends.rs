@@ -2,7 +2,11 @@
 //!
 //! Invariant: a `Send` is reported once, when the last of its records got its outcome; a record gets one outcome.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
 use oncelog_proto::{Fault, Offset, PartitionIndex, Timestamp};
 use rustc_hash::FxHashMap;
@@ -11,13 +15,13 @@ use super::{Action, RecordOutcome, SendId};
 use crate::accumulator::Batch;
 
 /// Every `Send` with a record whose outcome is not known.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Sends {
-    // Never iterated, so its order decides nothing.
+    // Never iterated but to be sorted, so its order decides nothing.
     open: FxHashMap<SendId, OpenSend>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct OpenSend {
     outcomes: Vec<RecordOutcome>,
     missing: usize,
@@ -74,6 +78,11 @@ impl Sends {
     /// Has every `Send` been reported?
     pub(super) fn is_empty(&self) -> bool {
         self.open.is_empty()
+    }
+
+    /// What decides its future.
+    pub(super) fn digest(&self, into: &mut impl Hasher) {
+        self.open.iter().collect::<BTreeMap<_, _>>().hash(into);
     }
 }
 
