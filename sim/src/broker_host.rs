@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use broker_svc::{Broker, Config, Surroundings, Workers, journal::sim_disk::{Pace, SimDisk}};
+use broker_svc::{
+    Broker, Config, Surroundings, Workers,
+    journal::sim_disk::{Pace, SimDisk},
+};
 use oncelog_verify::history::Event;
 use tokio::sync::Notify;
 

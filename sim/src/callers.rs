@@ -2,19 +2,17 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use oncelog_proto::v1::{
-    SendFailure, SendRequest, SendResponse, SendStreamRequest, producer_service_client::ProducerServiceClient,
-    send_failure::outcome::Outcome as Fate, send_stream_response::Outcome,
+use oncelog_proto::v1::{SendRequest, SendStreamRequest, producer_service_client::ProducerServiceClient};
+use oncelog_verify::{
+    history::{CallId, CallerId, Digest, Event, SendCalled, SendOutcome},
+    wire,
 };
-use oncelog_verify::history::{CallId, CallerId, Digest, Event, Place as LogPlace, SendCalled, SendOutcome};
-use prost::Message;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, transport::Channel};
-use tonic_types::pb;
+use tonic::{Response, transport::Channel};
 
 use crate::work::Place;
 
@@ -59,14 +57,13 @@ async fn call(
 ) -> bool {
     let (call, count) = (called(place, caller, false, &request), request.records.len());
     let outcomes = match timeout(patience, client.send(request)).await {
-        Ok(Ok(answer)) => accepted(&answer.into_inner()),
-        Ok(Err(status)) => failure_of(&status).map_or_else(|| unknown(count), |failure| failed(&failure, count)),
+        Ok(answer) => wire::send(count, &answer.map(Response::into_inner)),
         Err(_) => {
             place.chronicle.count("send: the caller gave up");
-            unknown(count)
+            Vec::new()
         }
     };
-    answered(place, call, outcomes)
+    answered(place, call, count, outcomes)
 }
 
 /// Calls `SendStream` with many requests under way.
@@ -97,12 +94,7 @@ pub(crate) async fn stream(mut place: Place, producers: Vec<String>) {
                                 place.chronicle.fail(format!("{}: more answers than requests", place.name));
                                 break;
                             };
-                            let outcomes = match answer.outcome {
-                                Some(Outcome::Sent(sent)) => accepted(&sent),
-                                Some(Outcome::Failed(failure)) => failed(&failure, count),
-                                None => unknown(count),
-                            };
-                            answered(&place, call, outcomes);
+                            answered(&place, call, count, wire::send_stream(count, &answer));
                         }
                         // It broke, or it is over.
                         Ok(None) | Err(_) => break,
@@ -120,7 +112,7 @@ pub(crate) async fn stream(mut place: Place, producers: Vec<String>) {
             }
         }
         for (call, count) in open {
-            answered(&place, call, unknown(count));
+            answered(&place, call, count, Vec::new());
         }
         place.pause(Duration::from_millis(500)).await;
     }
@@ -152,70 +144,22 @@ fn called(place: &Place, caller: CallerId, streamed: bool, request: &SendRequest
     call
 }
 
-fn answered(place: &Place, call: CallId, outcomes: Vec<SendOutcome>) -> bool {
-    let mut is_whole = true;
+/// True: all records were accepted.
+fn answered(place: &Place, call: CallId, count: usize, outcomes: Vec<SendOutcome>) -> bool {
+    let (mut accepted, mut refused) = (0, 0);
     for outcome in &outcomes {
-        let (what, many) = match outcome {
-            SendOutcome::Accepted { .. } => ("send: records accepted", 1),
-            SendOutcome::Refused(many) => ("send: records refused", *many),
-            SendOutcome::Unknown(many) => ("send: records unknown", *many),
-        };
-        is_whole &= matches!(outcome, SendOutcome::Accepted { .. });
-        place.chronicle.add(what, u64::from(many));
+        match outcome {
+            SendOutcome::Accepted { .. } => accepted += 1,
+            SendOutcome::Refused(some) => refused += u64::from(*some),
+            SendOutcome::Unknown(_) => {}
+        }
     }
+    let count = count as u64;
+    place.chronicle.add("send: records accepted", accepted);
+    place.chronicle.add("send: records refused", refused);
+    place.chronicle.add("send: records unknown", count - accepted - refused);
     place.chronicle.note(Event::SendAnswered { call, outcomes });
-    is_whole
-}
-
-fn accepted(answer: &SendResponse) -> Vec<SendOutcome> {
-    let told = answer.records.iter();
-    told.map(|record| SendOutcome::Accepted { partition: record.partition, place: at(record.offset, record.append_time.as_ref()) })
-        .collect()
-}
-
-fn failed(failure: &SendFailure, count: usize) -> Vec<SendOutcome> {
-    let mut outcomes = Vec::new();
-    let mut next = 0;
-    for outcome in &failure.outcomes {
-        let (first, many) = (outcome.first_index.unsigned_abs(), outcome.count.unsigned_abs());
-        if first > next {
-            outcomes.push(SendOutcome::Unknown(first - next));
-        }
-        next = first + many;
-        match &outcome.outcome {
-            Some(Fate::Appended(appended)) => outcomes.extend((0..i64::from(many)).map(|index| SendOutcome::Accepted {
-                partition: appended.partition,
-                place: at(appended.offset + index, appended.append_time.as_ref()),
-            })),
-            Some(Fate::Refused(_)) => outcomes.push(SendOutcome::Refused(many)),
-            Some(Fate::Unknown(_)) | None => outcomes.push(SendOutcome::Unknown(many)),
-        }
-    }
-    let count = u32::try_from(count).expect("small");
-    if next < count {
-        outcomes.push(SendOutcome::Unknown(count - next));
-    }
-    outcomes
-}
-
-fn unknown(count: usize) -> Vec<SendOutcome> {
-    vec![SendOutcome::Unknown(u32::try_from(count).expect("small"))]
-}
-
-fn at(offset: i64, time: Option<&prost_types::Timestamp>) -> LogPlace {
-    LogPlace { offset, append_time: micros(time) }
-}
-
-/// Microseconds since 1970, as the history wants it.
-pub(crate) fn micros(time: Option<&prost_types::Timestamp>) -> u64 {
-    time.map_or(0, |time| oncelog_proto::Timestamp::from_proto(time).as_micros())
-}
-
-/// What a failed `Send` says of its records, if it says so.
-fn failure_of(status: &Status) -> Option<SendFailure> {
-    let details = pb::Status::decode(status.details()).ok()?;
-    let any = details.details.iter().find(|any| any.type_url == "type.googleapis.com/oncelog.v1.SendFailure")?;
-    SendFailure::decode(any.value.as_slice()).ok()
+    accepted == count
 }
 
 const WINDOW: usize = 12;

@@ -218,7 +218,13 @@ impl Conductor {
     fn let_happen(&mut self, sim: &mut Sim<'_>, now: Duration, mishap: Mishap) {
         let concerns_broker = !matches!(
             mishap,
-            Mishap::KillProducer | Mishap::StopProducer | Mishap::HoldLink | Mishap::CutLink | Mishap::ClockJump | Mishap::FullDisk | Mishap::SlowDisk
+            Mishap::KillProducer
+                | Mishap::StopProducer
+                | Mishap::HoldLink
+                | Mishap::CutLink
+                | Mishap::ClockJump
+                | Mishap::FullDisk
+                | Mishap::SlowDisk
         );
         if concerns_broker && (self.is_down || self.broker.stands() != Stands::Running || self.is_planned(&Remedy::Deadline)) {
             return;

@@ -7,10 +7,7 @@ use std::{
 };
 
 use oncelog_verify::history::Event;
-use producer_svc::{
-    Config, Producer, Surroundings,
-    surroundings::Seeds,
-};
+use producer_svc::{Config, Producer, Surroundings, surroundings::Seeds};
 use tokio::sync::Notify;
 use tonic::transport::Endpoint;
 
@@ -47,7 +44,16 @@ impl ProducerHost {
         let config = Config::default().broker(wire::url("courier")).admin_listen(None);
         let config = settings.iter().fold(config, |config, (key, value)| config.with(key, value));
         let dice = Rc::new(RefCell::new(dice));
-        Self { name, config, weather, chronicle, cut_percent, dice, stands: Rc::new(Cell::new(Stands::Running)), stop: Rc::default() }
+        Self {
+            name,
+            config,
+            weather,
+            chronicle,
+            cut_percent,
+            dice,
+            stands: Rc::new(Cell::new(Stands::Running)),
+            stop: Rc::default(),
+        }
     }
 
     pub(crate) fn stands(&self) -> Stands {

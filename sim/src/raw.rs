@@ -2,29 +2,26 @@
 //! in epochs that are over, claims another content for sequences that it used, and takes over ids of others. It keeps to what a
 //! right client must do: no tag is used for two batches, and at most five are in doubt (R1).
 
-use std::{
-    cell::RefCell,
-    collections::{BTreeMap, VecDeque},
-    rc::Rc,
-    time::Duration,
-};
+mod lanes;
+
+use std::{cell::RefCell, collections::VecDeque, rc::Rc, time::Duration};
 
 use oncelog_proto::{
     Compression, ErrorCode, PackedBatch, RecordCount, record_set,
     v1::{self, Record, batch_result::Outcome, broker_service_client::BrokerServiceClient},
 };
-use oncelog_verify::history::{
-    CallId, Event, FencedPartition, InitAnswer, InitCalled, Partition, Place as LogPlace, ProduceAnswer, ProduceCalled, Producer, Tag,
-    WindowEntry,
+use oncelog_verify::{
+    history::{CallId, Event, FencedPartition, InitAnswer, InitCalled, Partition, ProduceAnswer, ProduceCalled, Producer},
+    wire,
 };
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
-use tonic::{Code, Status, transport::Channel};
-use tonic_types::StatusExt;
+use tonic::{Status, transport::Channel};
 
-use crate::{callers::micros, work::Place};
+use crate::work::Place;
+use lanes::{Batch, Lanes};
 
 /// Ids that are in use, so that somebody can take one over.
 pub(crate) type Ids = Rc<RefCell<Vec<Producer>>>;
@@ -32,7 +29,17 @@ pub(crate) type Ids = Rc<RefCell<Vec<Producer>>>;
 pub(crate) async fn run(place: Place, ids: Ids) {
     let broker = BrokerServiceClient::new(place.wires.watched_channel("courier")).max_decoding_message_size(16 << 20);
     let partitions = place.topics.partitions().collect();
-    let mut raw = Raw { place, ids, broker, partitions, producer: None, lanes: BTreeMap::new(), settled: VecDeque::new(), calls: JoinSet::new(), is_fenced: false };
+    let mut raw = Raw {
+        place,
+        ids,
+        broker,
+        partitions,
+        producer: None,
+        lanes: Lanes::default(),
+        settled: VecDeque::new(),
+        calls: JoinSet::new(),
+        is_fenced: false,
+    };
     raw.storm().await;
     raw.calm().await;
 }
@@ -43,28 +50,12 @@ struct Raw {
     broker: BrokerServiceClient<Channel>,
     partitions: Vec<Partition>,
     producer: Option<Producer>,
-    /// By partition; they begin anew with each epoch.
-    lanes: BTreeMap<Partition, Lane>,
+    lanes: Lanes,
     /// Batches whose outcome is known, or will never be, of this epoch and earlier ones.
     settled: VecDeque<Batch>,
     calls: JoinSet<(CallId, Batch, Result<v1::BatchResult, Status>)>,
     /// Only a recovery helps.
     is_fenced: bool,
-}
-
-#[derive(Default)]
-struct Lane {
-    next: i64,
-    /// In doubt, by base sequence, and what was settled since the lowest of them.
-    open: BTreeMap<i64, (Batch, bool)>,
-}
-
-#[derive(Clone)]
-struct Batch {
-    name: u64,
-    partition: Partition,
-    tag: Tag,
-    packed: PackedBatch,
 }
 
 impl Raw {
@@ -90,12 +81,16 @@ impl Raw {
                 self.recover().await;
                 continue;
             }
-            let open: Vec<_> = self.lanes.values().flat_map(|lane| lane.open.values()).filter(|(_, done)| !done).map(|(batch, _)| batch.clone()).collect();
+            let open = self.lanes.in_doubt();
             if open.is_empty() {
                 return;
             }
             if began.elapsed() > LONG_ENOUGH {
-                return self.place.chronicle.fail(format!("{}: {} batches are not settled after {LONG_ENOUGH:?} of calm", self.place.name, open.len()));
+                return self.place.chronicle.fail(format!(
+                    "{}: {} batches are not settled after {LONG_ENOUGH:?} of calm",
+                    self.place.name,
+                    open.len()
+                ));
             }
             for batch in open {
                 self.send(batch);
@@ -121,20 +116,17 @@ impl Raw {
 
     /// One batch, or two of which the later one goes first.
     fn send_new(&mut self, producer: Producer) {
+        if self.calls.len() >= CALLS {
+            return;
+        }
         let partition = self.place.dice.pick(&self.partitions).clone();
         let mut batches = Vec::new();
         for _ in 0..self.place.dice.within(1..=2) {
             let count = self.place.dice.within(1..=4);
             let records: Vec<_> = (0..count).map(|_| self.place.record()).collect();
-            let lane = self.lanes.entry(partition.clone()).or_default();
-            if lane.open.len() >= SPAN || self.calls.len() >= CALLS {
-                break;
-            }
-            let tag = Tag { producer, base_sequence: lane.next };
             let packed = pack(&records, *self.place.dice.pick(&[Compression::None, Compression::Lz4]));
-            let batch = Batch { name: self.place.chronicle.call().0, partition: partition.clone(), tag, packed };
-            lane.next += i64::try_from(count).expect("small");
-            lane.open.insert(tag.base_sequence, (batch.clone(), false));
+            let name = self.place.chronicle.call().0;
+            let Some(batch) = self.lanes.tag(producer, name, &partition, packed) else { break };
             batches.push(batch);
         }
         if self.place.dice.percent(50) {
@@ -146,19 +138,18 @@ impl Raw {
     }
 
     fn repeat_open(&mut self) {
-        let open: Vec<_> = self.lanes.values().flat_map(|lane| lane.open.values()).filter(|(_, done)| !done).map(|(batch, _)| batch).collect();
+        let open = self.lanes.in_doubt();
         if !open.is_empty() && self.calls.len() < CALLS {
-            let batch = (*self.place.dice.pick(&open)).clone();
+            let batch = self.place.dice.pick(&open).clone();
             self.send(batch);
         }
     }
 
     /// A copy that arrives when everything is over; of an older epoch, it is a ghost.
     fn repeat_settled(&mut self) {
-        let settled: Vec<_> = self.settled.iter().collect();
-        if !settled.is_empty() && self.calls.len() < CALLS {
-            let batch = (*self.place.dice.pick(&settled)).clone();
-            self.send(batch);
+        if !self.settled.is_empty() && self.calls.len() < CALLS {
+            let index = self.place.dice.index(self.settled.len());
+            self.send(self.settled[index].clone());
         }
     }
 
@@ -176,11 +167,9 @@ impl Raw {
     }
 
     async fn begin(&mut self) {
-        self.lanes.clear();
         self.is_fenced = false;
         if let InitAnswer::Granted { producer, .. } = self.init(None, String::new()).await {
-            self.ids.borrow_mut().push(producer);
-            self.producer = Some(producer);
+            self.own(producer);
         }
     }
 
@@ -190,7 +179,7 @@ impl Raw {
         let token = format!("{}-{}", self.place.name, self.place.dice.next());
         loop {
             match self.init(Some(old), token.clone()).await {
-                InitAnswer::Granted { producer, fenced } => return self.go_on(old, producer, &fenced),
+                InitAnswer::Granted { producer, fenced } => return self.go_on(producer, &fenced),
                 InitAnswer::Unknown => {
                     let pause = self.place.dice.millis(10..=300);
                     sleep(pause).await;
@@ -205,35 +194,24 @@ impl Raw {
         }
     }
 
-    fn go_on(&mut self, old: Producer, producer: Producer, fenced: &[FencedPartition]) {
+    fn go_on(&mut self, producer: Producer, fenced: &[FencedPartition]) {
         self.place.chronicle.count("client: recovered");
-        self.is_fenced = false;
+        self.own(producer);
+        let old = self.lanes.recover(producer, fenced);
+        self.forget(old);
+    }
+
+    fn own(&mut self, producer: Producer) {
+        let mut ids = self.ids.borrow_mut();
+        ids.retain(|id| id.id != producer.id);
+        ids.push(producer);
         self.producer = Some(producer);
-        self.ids.borrow_mut().retain(|id| id.id != producer.id);
-        self.ids.borrow_mut().push(producer);
-        for (partition, lane) in std::mem::take(&mut self.lanes) {
-            let next = fenced.iter().find(|fenced| fenced.partition == partition).map_or(0, |fenced| fenced.next_sequence);
-            let mut anew = Lane::default();
-            for (base, (batch, done)) in lane.open {
-                self.settle(batch.clone());
-                if done || base < next {
-                    continue;
-                }
-                let tag = Tag { producer, base_sequence: anew.next };
-                anew.next += i64::from(batch.packed.count().get());
-                anew.open.insert(tag.base_sequence, (Batch { tag, ..batch }, false));
-            }
-            debug_assert_eq!(old.id, producer.id);
-            self.lanes.insert(partition, anew);
-        }
+        self.is_fenced = false;
     }
 
     fn abandon(&mut self) {
-        for lane in std::mem::take(&mut self.lanes).into_values() {
-            for (batch, _) in lane.open.into_values() {
-                self.settle(batch);
-            }
-        }
+        let old = self.lanes.abandon();
+        self.forget(old);
         self.producer = None;
     }
 
@@ -251,10 +229,7 @@ impl Raw {
         if let InitAnswer::Granted { producer, .. } = self.init(Some(other), token).await {
             self.place.chronicle.count("client: took over an id");
             self.abandon();
-            self.ids.borrow_mut().retain(|id| id.id != producer.id);
-            self.ids.borrow_mut().push(producer);
-            self.producer = Some(producer);
-            self.is_fenced = false;
+            self.own(producer);
         }
     }
 
@@ -311,28 +286,17 @@ impl Raw {
     }
 
     fn heard(&mut self, (call, batch, answered): (CallId, Batch, Result<v1::BatchResult, Status>)) {
-        let (answer, told) = match answered {
-            Ok(result) => judge(&result),
-            Err(status) => (ProduceAnswer::Unknown, format!("no answer ({:?})", status.code())),
-        };
-        self.place.chronicle.count(format!("batch: {told}"));
+        self.place.chronicle.count(format!("batch: {}", name_of(&answered)));
+        let answer = answered.map_or_else(|status| wire::produce_failed(&status), |result| wire::produce(&result));
         self.place.chronicle.note(Event::ProduceAnswered { call, answer });
         // An answer counts only for a batch that still carries the same tag (R6), and not for one that never should have been.
         if self.producer != Some(batch.tag.producer) {
             return;
         }
-        let Some(lane) = self.lanes.get_mut(&batch.partition) else { return };
         match answer {
             ProduceAnswer::Acknowledged { .. } | ProduceAnswer::DuplicateBelowWindow => {
-                let Some((open, done)) = lane.open.get_mut(&batch.tag.base_sequence).filter(|(open, _)| open.name == batch.name) else { return };
-                if !std::mem::replace(done, true) {
-                    let settled = open.clone();
-                    // The span counts from the lowest that is in doubt (R1).
-                    while lane.open.first_key_value().is_some_and(|(_, (_, done))| *done) {
-                        lane.open.pop_first();
-                    }
-                    self.settle(settled);
-                }
+                let settled = self.lanes.settle(&batch);
+                self.forget(settled);
             }
             ProduceAnswer::Fenced | ProduceAnswer::UnknownProducer => self.is_fenced = true,
             // A gap is closed by sending what is before it, which is done all the time.
@@ -340,11 +304,10 @@ impl Raw {
         }
     }
 
-    fn settle(&mut self, batch: Batch) {
-        self.settled.push_back(batch);
-        if self.settled.len() > REMEMBERED {
-            self.settled.pop_front();
-        }
+    /// Not quite: some are kept to be sent once more when nobody expects them.
+    fn forget(&mut self, batches: impl IntoIterator<Item = Batch>) {
+        self.settled.extend(batches);
+        self.settled.drain(..self.settled.len().saturating_sub(REMEMBERED));
     }
 }
 
@@ -361,72 +324,33 @@ async fn pages(broker: &mut BrokerServiceClient<Channel>, recover: Option<Produc
         recovery_token: token,
         page_token: String::new(),
     };
-    let mut fenced = Vec::new();
+    let mut pages = Vec::new();
     loop {
-        let page = match broker.init_producer_id(request.clone()).await {
-            Ok(page) => page.into_inner(),
-            Err(status) => return refusal(&status),
-        };
-        fenced.extend(page.partitions.into_iter().map(|partition| FencedPartition {
-            partition: Partition { topic: partition.topic, partition: partition.partition },
-            next_sequence: partition.next_sequence,
-            window: partition
-                .window
-                .iter()
-                .map(|entry| WindowEntry {
-                    base_sequence: entry.base_sequence,
-                    record_count: entry.record_count.unsigned_abs(),
-                    place: LogPlace { offset: entry.base_offset, append_time: micros(entry.append_time.as_ref()) },
-                    checksum: entry.checksum,
-                })
-                .collect(),
-        }));
-        if page.next_page_token.is_empty() {
-            let producer = Producer { id: page.producer_id, epoch: page.producer_epoch };
-            return InitAnswer::Granted { producer, fenced };
+        match broker.init_producer_id(request.clone()).await {
+            Ok(page) => pages.push(page.into_inner()),
+            Err(status) => return wire::init_failed(&status),
         }
-        request.page_token = page.next_page_token;
+        let next = pages.last().map(|page| page.next_page_token.clone()).unwrap_or_default();
+        if next.is_empty() {
+            return wire::init(&pages);
+        }
+        request.page_token = next;
     }
 }
 
-fn refusal(status: &Status) -> InitAnswer {
-    // Only what names its reason is the broker's word; a proxy may say anything.
-    let details = status.get_error_details();
-    match (status.code(), details.error_info()) {
-        (Code::NotFound, Some(_)) => InitAnswer::UnknownProducer,
-        (Code::FailedPrecondition, Some(_)) => InitAnswer::Refused,
-        _ => InitAnswer::Unknown,
-    }
-}
-
-fn judge(result: &v1::BatchResult) -> (ProduceAnswer, String) {
-    match &result.outcome {
-        Some(Outcome::Ack(ack)) => {
-            let place = LogPlace { offset: ack.base_offset, append_time: micros(ack.append_time.as_ref()) };
-            let told = if ack.duplicate { "duplicate" } else { "appended" };
-            (ProduceAnswer::Acknowledged { place, duplicate: ack.duplicate }, told.to_owned())
-        }
-        Some(Outcome::Error(error)) => {
+/// For the count of what happened.
+fn name_of(answered: &Result<v1::BatchResult, Status>) -> String {
+    match answered.as_ref().map(|result| &result.outcome) {
+        Ok(Some(Outcome::Ack(ack))) => if ack.duplicate { "duplicate" } else { "appended" }.to_owned(),
+        Ok(Some(Outcome::Error(error))) => {
             let code = ErrorCode::try_from(error.code).unwrap_or(ErrorCode::Unspecified);
-            let answer = match code {
-                ErrorCode::OutOfOrderSequenceNumber => {
-                    ProduceAnswer::OutOfOrder { expected_sequence: error.expected_sequence.unwrap_or(-1) }
-                }
-                ErrorCode::DuplicateSequenceNumber => ProduceAnswer::DuplicateBelowWindow,
-                ErrorCode::InvalidProducerEpoch => ProduceAnswer::Fenced,
-                ErrorCode::UnknownProducerId => ProduceAnswer::UnknownProducer,
-                ErrorCode::SequenceConflict => ProduceAnswer::Conflict,
-                ErrorCode::KafkaStorageError | ErrorCode::RequestTimedOut | ErrorCode::Unspecified => ProduceAnswer::Unknown,
-                _ => ProduceAnswer::Refused,
-            };
-            (answer, code.as_str_name().trim_start_matches("ERROR_CODE_").to_lowercase())
+            code.as_str_name().trim_start_matches("ERROR_CODE_").to_lowercase()
         }
-        None => (ProduceAnswer::Unknown, "nothing".to_owned()),
+        Ok(None) => "nothing".to_owned(),
+        Err(status) => format!("no answer ({:?})", status.code()),
     }
 }
 
-/// Batches that may be in doubt at once (R1).
-const SPAN: usize = 5;
 const CALLS: usize = 12;
 const REMEMBERED: usize = 24;
 const LONG_ENOUGH: Duration = Duration::from_secs(90);

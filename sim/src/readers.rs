@@ -29,7 +29,8 @@ pub(crate) async fn follow(mut place: Place, partition: Partition) {
             let mut stream = stream.into_inner();
             // It ends now and then by itself, because a stream that says nothing may hang.
             while let Ok(Ok(Some(response))) = timeout(PATIENCE, stream.message()).await {
-                next = Some(saw(&place, call, &partition, &response).unwrap_or_else(|| next.unwrap_or(response.log_start_offset)));
+                next =
+                    Some(saw(&place, call, &partition, &response).unwrap_or_else(|| next.unwrap_or(response.log_start_offset)));
                 if place.roll.is_quiet() && next.is_some_and(|next| next >= response.log_end_offset) {
                     break;
                 }
@@ -57,11 +58,8 @@ pub(crate) async fn follow(mut place: Place, partition: Partition) {
 
 /// Writes down what a response shows; returns the offset behind it, if it has records.
 fn saw(place: &Place, call: CallId, partition: &Partition, response: &FetchResponse) -> Option<i64> {
-    let sight = Sight::Ends {
-        partition: partition.clone(),
-        log_start: response.log_start_offset,
-        log_end: response.log_end_offset,
-    };
+    let sight =
+        Sight::Ends { partition: partition.clone(), log_start: response.log_start_offset, log_end: response.log_end_offset };
     place.chronicle.note(Event::Saw { call, sight });
     let offset = response.records.first()?.offset;
     let records: Vec<_> = response.records.iter().filter_map(|fetched| fetched.record.as_ref()).map(Digest::of).collect();

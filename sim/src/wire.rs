@@ -33,7 +33,8 @@ impl Wire {
     /// False: it is broken.
     fn carries(&mut self, bytes: usize) -> bool {
         let Some(left) = &mut self.left else { return true };
-        if *left > 0 && *left <= bytes
+        if *left > 0
+            && *left <= bytes
             && let Some(chronicle) = &self.chronicle
         {
             chronicle.count("network: connection cut");
@@ -152,7 +153,6 @@ impl Wires {
         Wire { stream, left: left.map(|left| usize::try_from(left).expect("small")), chronicle: Some(self.chronicle.clone()) }
     }
 }
-
 
 pub(crate) fn url(host: &str) -> String {
     format!("http://{host}:{PORT}")

@@ -131,7 +131,7 @@ impl World<'_> {
         }
         for (before, after) in before.partitions().iter().zip(after.partitions()) {
             if before.log_end() != after.log_end() || !before.batches().ends_with(after.batches()) {
-                self.chronicle.fail(format!("a power loss changed what can be read of {:?}", before.name()));
+                self.chronicle.fail(format!("a power loss changed what can be read of {}", before.name()));
             }
         }
     }
