@@ -4,7 +4,7 @@
 //! call that is given up is cancelled, which does not unmake it: a copy may still be on its way or being carried out, and so
 //! whatever is not clearly an answer leaves the call in doubt.
 
-mod answer;
+pub(crate) mod answer;
 
 use std::{collections::HashSet, time::Duration};
 
@@ -161,13 +161,9 @@ async fn until<T>(deadline: Instant, call: impl Future<Output = Result<Response<
     }
 }
 
-/// What the status of a call means. `NOT_FOUND` says that a producer id is unknown only as the answer of `InitProducerId`.
+/// What the status of a call means.
 fn failure(status: &Status, init: bool) -> CallFailure {
-    let kind = match status.code() {
-        Code::InvalidArgument | Code::OutOfRange | Code::FailedPrecondition => FailureKind::Permanent,
-        Code::NotFound if init => FailureKind::UnknownProducer,
-        _ => FailureKind::InDoubt,
-    };
+    let kind = if init { FailureKind::of_init(status.code()) } else { FailureKind::of_produce(status.code()) };
     CallFailure { kind, message: told(status) }
 }
 

@@ -10,6 +10,7 @@
 //! | [`partitioner`] | chooses its partition |
 //! | [`session`] | puts it into a batch, tags the batch, sends it again until its outcome is known: pure, and the heart of it all |
 //! | `broker_client` | makes the calls |
+//! | [`wire`] | what is read from callers and from the broker, before any of the above sees it |
 //!
 //! [`config`] says how, [`surroundings`] on what, [`Producer`] holds it together.
 
@@ -26,6 +27,7 @@ mod rpc;
 pub mod session;
 pub mod surroundings;
 mod topics;
+pub mod wire;
 
 pub use config::{Config, ConfigError};
 pub use producer::Producer;

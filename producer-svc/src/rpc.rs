@@ -16,7 +16,7 @@ use oncelog_proto::v1::{
 };
 use tonic::{Request, Response, Status, Streaming};
 
-pub(crate) use admission::Admission;
+pub(crate) use admission::{Admission, check};
 use outcome::Failure;
 
 /// The service, over an admission.

@@ -3,6 +3,10 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, ensure};
+use oncelog_chaos::{
+    port,
+    process::{Process, get},
+};
 use oncelog_proto::v1::{self, broker_service_client::BrokerServiceClient};
 use tokio::time::{sleep, timeout};
 use tonic::{
@@ -10,10 +14,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use crate::{
-    port,
-    process::{Process, Workplace, get},
-};
+use crate::{binaries, workplace::Workplace};
 
 /// A generated client.
 pub type Client = BrokerServiceClient<Channel>;
@@ -74,7 +75,7 @@ impl LoneBroker {
     }
 
     async fn launch(&mut self) -> anyhow::Result<()> {
-        let mut process = Process::start("broker-svc", &self.flags, &self.workplace.path("broker.log"))?;
+        let mut process = Process::start(&binaries::program("broker-svc"), &self.flags, &self.workplace.path("broker.log"))?;
         process.ready(self.admin).await?;
         self.process = Some(process);
         Ok(())

@@ -3,6 +3,8 @@
 mod crash;
 mod faults;
 mod indexes;
+mod inspect;
+mod recycling;
 mod retention;
 mod round_trip;
 mod snapshots;

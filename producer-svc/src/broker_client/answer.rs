@@ -12,10 +12,10 @@ use crate::session::{BatchAnswer, InitAnswer, RecoveredBatch, RecoveredPartition
 
 /// Why an answer makes no sense.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Nonsense(pub(super) String);
+pub(crate) struct Nonsense(pub(crate) String);
 
 /// What became of the batches of a call, whose record counts were `counts`, answered `now`.
-pub(super) fn batches(
+pub(crate) fn batches(
     response: v1::ProduceResponse,
     counts: &[RecordCount],
     acks: Acks,
@@ -58,7 +58,7 @@ fn refused(error: v1::BatchError) -> Result<BatchAnswer, Nonsense> {
 }
 
 /// One page of an answer to `InitProducerId`.
-pub(super) fn init_page(page: v1::InitProducerIdResponse) -> Result<InitAnswer, Nonsense> {
+pub(crate) fn init_page(page: v1::InitProducerIdResponse) -> Result<InitAnswer, Nonsense> {
     let max_batch_bytes = usize::try_from(page.max_batch_bytes).ok().filter(|&bytes| bytes > 0);
     Ok(InitAnswer {
         producer: sensible(ProducerId::new(page.producer_id))?,
@@ -96,7 +96,7 @@ fn window_entry(entry: &v1::WindowEntry) -> Result<RecoveredBatch, Nonsense> {
 }
 
 /// The number of partitions of `topic`, which was asked for alone.
-pub(super) fn partition_count(response: &v1::DescribeTopicsResponse, topic: &TopicName) -> Result<PartitionCount, Nonsense> {
+pub(crate) fn partition_count(response: &v1::DescribeTopicsResponse, topic: &TopicName) -> Result<PartitionCount, Nonsense> {
     match response.topics.as_slice() {
         [one] if one.topic == topic.as_str() => {
             sensible(PartitionCount::new(i32::try_from(one.partitions.len()).unwrap_or(i32::MAX)))

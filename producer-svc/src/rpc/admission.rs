@@ -37,7 +37,7 @@ pub(crate) struct Admission {
 
 /// A request that is right in itself.
 #[derive(Debug)]
-struct Checked {
+pub(crate) struct Checked {
     topic: TopicName,
     partition: Option<PartitionIndex>,
     cost: usize,
@@ -102,7 +102,8 @@ fn ending() -> Fault {
     Fault::new(ErrorCode::BrokerNotAvailable, message).retry_after(RETRY_AFTER)
 }
 
-fn check(request: &SendRequest, max_request_size: usize) -> Result<Checked, Fault> {
+/// Finds everything that can be wrong with a request in itself.
+pub(crate) fn check(request: &SendRequest, max_request_size: usize) -> Result<Checked, Fault> {
     let topic = TopicName::parse(&request.topic)?;
     let partition = request
         .partition
