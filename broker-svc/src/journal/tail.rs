@@ -6,6 +6,8 @@
 //! stopped: nobody was told of it, and it goes. "A bad checksum near the end is a torn tail" would delete acknowledged records and
 //! then give out their offsets again.
 //!
+//! A file that ends right behind a group, or within one, was cut by somebody: an incomplete copy looks like that, a crash never does.
+//!
 //! What this cannot tell apart: damage to the very last group, if no marker followed it, looks like a torn one.
 
 use super::{
@@ -94,6 +96,13 @@ pub(super) fn decide(
             return Err(OpenError::damaged(name, end.byte, what));
         }
         None => {}
+    }
+    // A file has its whole length before anything is written into it, and is never cut shorter than this. One that is shorter was
+    // cut by somebody else, and how much stood there nobody knows.
+    if len < end.byte + BLOCK as u64 {
+        let what =
+            format!("the file ends at byte {len}, without a block of zeros behind group {}: its end is missing", end.group);
+        return Err(OpenError::damaged(name, end.byte, what));
     }
     let torn = behind.last_byte.map(|last| Torn { until: last + 1, what });
     if let Some(Torn { until, what }) = torn.as_ref().filter(|torn| torn.until - end.byte > MAX_GROUP_BYTES) {

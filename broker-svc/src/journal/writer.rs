@@ -13,7 +13,7 @@ use super::{
     entry_codec,
     error::{Fatal, WriteError},
     group::Group,
-    group_header::{GroupHeader, Mark, ZEROS, round_up},
+    group_header::{BLOCK, GroupHeader, Mark, ZEROS, round_up},
     names::FileName,
     new_segment::{self, Room},
     options::{GroupLimit, MARKER_ROOM, MIN_SEGMENT_BYTES},
@@ -314,8 +314,8 @@ impl Journal {
                 return Err(e);
             }
         };
-        // The file ends where its last group does, durably, before a header says so.
-        let end = self.at.byte;
+        // The file ends a block behind its last group, durably, before a header says where that group ended.
+        let end = self.at.byte + BLOCK as u64;
         self.fatal_if(|active| active.file.set_len(end).and_then(|()| active.file.sync_all()), "sealing")?;
         let header = SegmentHeader {
             identity: shared.identity,

@@ -1,8 +1,12 @@
 //! The journal over a disk that loses, tears, lies and fills up.
 
 mod crash;
+mod damage;
+mod failing_disk;
 mod faults;
 mod indexes;
+mod operations;
+mod overlay;
 mod retention;
 mod round_trip;
 mod snapshots;

@@ -8,8 +8,8 @@ use std::{
 use broker_svc::{
     entry::{Append, Entry, PartitionId},
     journal::{
-        Background, GroupDraft, GroupNumber, Journal, OpenError, OpenReport, Options, Position, ReadError, Replay, Step,
-        WriteError, open, sim_disk::SimDisk,
+        Background, Group, GroupDraft, GroupNumber, Journal, OpenError, OpenReport, Options, Position, ReadError, Replay, Step,
+        WriteError, disk::Disk, open, sim_disk::SimDisk,
     },
 };
 use bytes::Bytes;
@@ -82,8 +82,13 @@ impl Broker {
     }
 
     pub(crate) fn open_with(disk: &SimDisk, options: Options) -> Result<Self, OpenError> {
+        Self::open_over(disk, Arc::new(disk.clone()), options)
+    }
+
+    /// Opens the disk by way of another one.
+    pub(crate) fn open_over(disk: &SimDisk, over: Arc<dyn Disk>, options: Options) -> Result<Self, OpenError> {
         let mut state = State::default();
-        let (mut journal, report) = open(Arc::new(disk.clone()), options, &mut state, &mut |_| {})?;
+        let (mut journal, report) = open(over, options, &mut state, &mut |_| {})?;
         let clock = journal.position().time().as_micros();
         let background = journal.take_background().expect("the first time");
         Ok(Self { disk: disk.clone(), journal, background, state, report, clock })
@@ -96,8 +101,8 @@ impl Broker {
         Self::open(&disk)
     }
 
-    /// Appends one batch for each payload, in one group, without a sync.
-    pub(crate) fn write(&mut self, batches: &[(u32, Vec<u8>)]) -> Result<State, WriteError> {
+    /// A group with one batch for each payload, and the state after it.
+    pub(crate) fn gather(&mut self, batches: &[(u32, Vec<u8>)]) -> (State, Group) {
         let mut after = self.state.clone();
         let mut draft = GroupDraft::new(self.journal.group_limit());
         self.clock += 1;
@@ -107,7 +112,13 @@ impl Broker {
             after.fold(time, &Entry::Append(append.clone()));
             draft.append(append, Bytes::from(data.clone()));
         }
-        self.journal.write(&draft.finish(time))?;
+        (after, draft.finish(time))
+    }
+
+    /// Appends one batch for each payload, in one group, without a sync.
+    pub(crate) fn write(&mut self, batches: &[(u32, Vec<u8>)]) -> Result<State, WriteError> {
+        let (after, group) = self.gather(batches);
+        self.journal.write(&group)?;
         Ok(after)
     }
 
