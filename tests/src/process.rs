@@ -102,6 +102,15 @@ impl Process {
         Ok(ended.with_context(|| format!("{} did not end after SIGTERM", self.name))??)
     }
 
+    /// Waits until it ends by itself.
+    ///
+    /// # Errors
+    /// It does not within 30 seconds.
+    pub async fn ended(&mut self) -> anyhow::Result<ExitStatus> {
+        let ended = timeout(PATIENCE, self.child.wait()).await;
+        Ok(ended.with_context(|| format!("{} does not end", self.name))??)
+    }
+
     /// What it has said.
     ///
     /// # Errors
