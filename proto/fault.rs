@@ -16,7 +16,7 @@ use crate::{
 pub const ERROR_DOMAIN: &str = "oncelog.v1";
 
 /// One thing that went wrong, ready to be told to a caller: as the error of a batch or as the status of a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Fault {
     code: ErrorCode,
     message: Cow<'static, str>,

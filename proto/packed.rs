@@ -14,7 +14,7 @@ pub const MAX_UNCOMPRESSED_BYTES: usize = 64 << 20;
 
 /// A batch's records without its tag. The claims about them are within their ranges; whether they are true is found by
 /// [`Self::verify`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PackedBatch {
     compression: Compression,
     count: RecordCount,

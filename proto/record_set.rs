@@ -46,7 +46,7 @@ pub enum RecordSetError {
 }
 
 /// Encodes records one by one, as they arrive.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct RecordSetEncoder {
     out: BytesMut,
     count: usize,

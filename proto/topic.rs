@@ -93,7 +93,7 @@ impl fmt::Display for TopicPartition {
 }
 
 /// How many partitions a topic has: 1 to [`MAX_PARTITIONS_PER_TOPIC`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PartitionCount(i32);
 
 impl PartitionCount {

@@ -1,19 +1,20 @@
 //! The service as a whole: its start, its running, its end.
 //!
 //! ```text
-//!  calls ──▶ owner (task): Pipeline ──▶ committer (thread): Journal ──▶ snapshots (thread): a second State
-//!              ▲                            │ durable                    tidying (thread): spares, indexes, deletions
+//!  calls ──▶ owner (task): Pipeline ──▶ committer (loop): Journal ──▶ snapshots (loop): a second State
+//!              ▲                            │ durable                  tidying (loop): spares, indexes, deletions
 //!              └────────────────────────────┘
 //!  Fetch ──▶ Reader, as far as the owner says that the log is durable
 //! ```
 //!
-//! It listens from the first moment, and is ready when the journal has been read. When the disk fails it ends by itself, at
+//! Each loop has a thread of its own ([`Workers`]). It listens from the first moment, and is ready when the journal has been read. When the disk fails it ends by itself, at
 //! once: see [`Broker::failed`].
 
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, OnceLock, mpsc as sync_mpsc},
+    pin::pin,
+    sync::{Arc, OnceLock},
     thread,
     time::Duration,
 };
@@ -23,34 +24,40 @@ use oncelog_edge::{
     accept::{self, Incoming},
     admin::Admin,
     health::Health,
+    machine::{self, WallClock},
     reflection, server,
 };
 use oncelog_proto::v1::broker_service_server::BrokerServiceServer;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     sync::{mpsc, watch},
     task::JoinHandle,
     time::{sleep, timeout},
 };
-use tonic::server::NamedService;
+use tokio_stream::Stream;
+use tonic::{server::NamedService, transport::server::Connected};
 
 use crate::{
+    clocks::Clocks,
     committer::Committer,
     config::Config,
-    journal::{self, Journal, OpenReport, Progress, RealDisk, Retention, Stats},
+    journal::{self, Journal, OpenReport, Progress, RealDisk, Retention, Stats, disk::Disk},
     metrics,
-    owner::{Clocks, Handle, Owner, Vitals},
+    owner::{Handle, Owner, Vitals},
     pipeline::Pipeline,
     rpc::{BrokerRpc, Open},
     snapshots::Snapshots,
     state::State,
-    tidying,
+    surroundings::Surroundings,
+    tidying::Tidying,
+    workers::Workers,
 };
 
 /// A running broker.
 #[derive(Debug)]
 pub struct Broker {
     local_addr: SocketAddr,
-    admin_addr: SocketAddr,
+    admin_addr: Option<SocketAddr>,
     shutdown_timeout: Duration,
     health: Health,
     /// Ends streams that follow a log, and the taking of connections.
@@ -60,9 +67,9 @@ pub struct Broker {
     /// What made a part end; each part holds a sender as long as it runs.
     failures: mpsc::Receiver<anyhow::Error>,
     server: JoinHandle<()>,
-    admin: JoinHandle<io::Result<()>>,
-    /// Its end tells the tidying thread to end.
-    tidy: sync_mpsc::Sender<()>,
+    admin: Option<JoinHandle<io::Result<()>>>,
+    /// Its end tells the tidying to end.
+    tidy: mpsc::Sender<()>,
 }
 
 impl Broker {
@@ -74,12 +81,41 @@ impl Broker {
     /// opened: damaged, locked, or of a newer format.
     ///
     /// # Panics
-    /// Outside a multi-threaded tokio runtime.
+    /// Outside a tokio runtime.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         config.check()?;
         let limits = accept::Limits { connections: config.max_connections, ..accept::Limits::default() };
-        let incoming = Incoming::bind(config.listen, limits).await?;
+        let connections = Incoming::bind(config.listen, limits).await?;
         let admin = Admin::bind(config.admin_listen).await?;
+        let disk =
+            RealDisk::open(&config.data_dir).with_context(|| format!("the data directory {}", config.data_dir.display()))?;
+        let surroundings = Surroundings {
+            disk: Arc::new(disk),
+            workers: Workers::Threads,
+            wall_clock: WallClock::system(),
+            seed: machine::random()?,
+            local_addr: connections.local_addr(),
+            connections,
+            admin: Some(admin),
+        };
+        Self::start_with(config, surroundings).await
+    }
+
+    /// [`Self::start`] in other surroundings than the machine's. Of the settings those are of no effect that say where to listen
+    /// and where the data is.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Panics
+    /// As there.
+    pub async fn start_with<I, C>(config: Config, surroundings: Surroundings<I>) -> anyhow::Result<Self>
+    where
+        I: Stream<Item = io::Result<C>> + Send + 'static,
+        C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    {
+        config.check()?;
+        let Surroundings { disk, workers, wall_clock, seed, connections, local_addr, admin } = surroundings;
         let mut health = Health::new(SERVICES).await;
         let (drain, draining) = watch::channel(false);
         let (stop, stopping) = watch::channel(false);
@@ -88,30 +124,31 @@ impl Broker {
         let stats: Arc<OnceLock<watch::Receiver<Stats>>> = Arc::default();
 
         let open: Arc<OnceLock<Open>> = Arc::default();
-        let rpc = BrokerRpc::new(Arc::clone(&open), config.max_message_bytes, config.max_fetches, draining.clone());
-        let (local_addr, admin_addr) = (incoming.local_addr(), admin.local_addr());
+        let (max_message_bytes, max_fetches) = (config.max_message_bytes, config.max_fetches);
+        let rpc = BrokerRpc::new(Arc::clone(&open), workers.clone(), max_message_bytes, max_fetches, draining.clone());
         let serve = server::builder(server::Limits::default())
             .add_service(BrokerServiceServer::new(rpc).max_decoding_message_size(config.max_request_bytes))
             .add_service(health.server())
             .add_service(reflection::v1(SERVICES))
             .add_service(reflection::v1alpha(SERVICES))
-            .serve_with_incoming_shutdown(incoming, turned(draining));
+            .serve_with_incoming_shutdown(connections, turned(draining));
         let part = Part::new("the server", &failed);
         let server = tokio::spawn(async move { part.end(serve.await) });
         let journal_stats = Arc::clone(&stats);
         let text = move || metrics::text(&vitals.borrow(), journal_stats.get().map(|stats| *stats.borrow()).as_ref());
-        let admin = tokio::spawn(admin.serve(health.readiness(), text, std::future::pending()));
+        let admin_addr = admin.as_ref().map(Admin::local_addr);
+        let admin = admin.map(|admin| tokio::spawn(admin.serve(health.readiness(), text, std::future::pending())));
 
-        let opened = open_journal(&config, &mut health).await;
+        let opened = open_journal(disk, &config, seed, &workers, &mut health).await;
         let (mut journal, state, report) = match opened {
             Ok(opened) => opened,
             Err(error) => {
                 server.abort();
-                admin.abort();
+                admin.inspect(JoinHandle::abort);
                 return Err(error);
             }
         };
-        let clocks = Clocks::start();
+        let clocks = Clocks::start(wall_clock);
         // An earlier opening may have ended before its first group; then there is no time to go on from.
         let last_group = (report.last.group().get() > 0).then(|| report.last.time());
         let incarnation =
@@ -130,21 +167,30 @@ impl Broker {
         }
 
         let (handle, requests) = Handle::new(config.queued_max_request_bytes);
-        let (to_commit, groups) = sync_mpsc::sync_channel(1);
+        let (to_commit, groups) = mpsc::channel(1);
         let (tell_committed, committed) = mpsc::channel(16);
-        let (release, released) = sync_mpsc::sync_channel(RELEASED_AHEAD);
-        let (tidy, tidying_stop) = sync_mpsc::channel();
+        let (release, released) = mpsc::channel(RELEASED_AHEAD);
+        let (tidy, stop_tidying) = mpsc::channel(1);
         let (tell_stats, receive_stats) = watch::channel(journal.stats());
         let _ = stats.set(receive_stats);
 
         let reader = journal.reader();
         let writer = journal.snapshot_writer();
         let background = journal.take_background().expect("it is taken once");
-        let committer = Committer { journal, retention, groups, committed: tell_committed, released: release, stats: tell_stats };
-        let snapshots = Snapshots { state, released, writer };
-        spawn("journal", &failed, move || committer.run())?;
-        spawn("snapshots", &failed, move || snapshots.run())?;
-        spawn("tidying", &failed, move || tidying::run(background, &tidying_stop))?;
+        let committer = Committer {
+            journal,
+            workers: workers.clone(),
+            retention,
+            groups,
+            committed: tell_committed,
+            released: release,
+            stats: tell_stats,
+        };
+        let snapshots = Snapshots { state, released, writer, workers: workers.clone() };
+        let tidying = Tidying { background, workers: workers.clone(), stop: stop_tidying };
+        spawn(&workers, "journal", &failed, committer.run())?;
+        spawn(&workers, "snapshots", &failed, snapshots.run())?;
+        spawn(&workers, "tidying", &failed, tidying.run())?;
         let owner = Owner { pipeline, clocks, requests, to_commit, committed, vitals: tell_vitals, stop: stopping };
         let part = Part::new("the owner's task", &failed);
         tokio::spawn(async move {
@@ -153,7 +199,8 @@ impl Broker {
         });
         assert!(open.set(Open { owner: handle, reader }).is_ok(), "it is opened once");
         health.ready().await;
-        tracing::info!(listen = %local_addr, admin = %admin_addr, data_dir = %config.data_dir.display(), "ready");
+        let admin_at = admin_addr.map_or_else(|| "off".to_owned(), |addr| addr.to_string());
+        tracing::info!(listen = %local_addr, admin = admin_at, data_dir = %config.data_dir.display(), "ready");
         let shutdown_timeout = Duration::from_millis(config.shutdown_timeout_ms);
         Ok(Self { local_addr, admin_addr, shutdown_timeout, health, drain, stop, failures, server, admin, tidy })
     }
@@ -163,8 +210,8 @@ impl Broker {
         self.local_addr
     }
 
-    /// Where probes and metrics are served.
-    pub fn admin_addr(&self) -> SocketAddr {
+    /// Where probes and metrics are served, unless that is off.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
         self.admin_addr
     }
 
@@ -189,9 +236,9 @@ impl Broker {
         }
         self.stop.send_replace(true);
         drop(self.tidy);
-        // The owner ends when everything it took is answered, and the threads end after it. On a full disk that may be never.
+        // The owner ends when everything it took is answered, and the loops end after it. On a full disk that may be never.
         let ended = timeout(CLOSE_PATIENCE, self.failures.recv()).await;
-        self.admin.abort();
+        self.admin.inspect(JoinHandle::abort);
         match ended {
             Ok(None) => Ok(()),
             Ok(Some(error)) => Err(error),
@@ -232,21 +279,23 @@ impl Drop for Part {
     }
 }
 
-async fn open_journal(config: &Config, health: &mut Health) -> anyhow::Result<(Journal, State, OpenReport)> {
+async fn open_journal(
+    disk: Arc<dyn Disk>,
+    config: &Config,
+    seed: u64,
+    workers: &Workers,
+    health: &mut Health,
+) -> anyhow::Result<(Journal, State, OpenReport)> {
     let (tell, told) = watch::channel(Progress { bytes: 0, total: 0 });
-    let seed = getrandom::u64().map_err(|e| anyhow::anyhow!("the operating system has no randomness: {e}"))?;
     let options = config.journal_options(seed);
-    let data_dir = config.data_dir.clone();
-    let mut opening = tokio::task::spawn_blocking(move || {
+    let mut opening = pin!(workers.call(move || {
         let mut state = State::default();
-        let disk = RealDisk::open(&data_dir).with_context(|| format!("the data directory {}", data_dir.display()))?;
         let mut progress = |progress| {
             tell.send_replace(progress);
         };
-        let (journal, report) = journal::open(Arc::new(disk), options, &mut state, &mut progress)
-            .with_context(|| format!("the journal in {} cannot be opened", data_dir.display()))?;
+        let (journal, report) = journal::open(disk, options, &mut state, &mut progress)?;
         anyhow::Ok((journal, state, report))
-    });
+    }));
     let opened = loop {
         tokio::select! {
             opened = &mut opening => break opened,
@@ -258,7 +307,9 @@ async fn open_journal(config: &Config, health: &mut Health) -> anyhow::Result<(J
             }
         }
     };
-    let (journal, state, report) = opened.context("the opening of the journal ended wrongly")??;
+    let opened = opened.context("the opening of the journal ended wrongly")?;
+    let (journal, state, report) =
+        opened.with_context(|| format!("the journal in {} cannot be opened", config.data_dir.display()))?;
     tell_report(&report);
     Ok((journal, state, report))
 }
@@ -285,13 +336,13 @@ fn tell_report(report: &OpenReport) {
 }
 
 fn spawn(
+    workers: &Workers,
     name: &'static str,
     failed: &mpsc::Sender<anyhow::Error>,
-    run: impl FnOnce() -> Result<(), journal::Fatal> + Send + 'static,
+    run: impl Future<Output = Result<(), journal::Fatal>> + Send + 'static,
 ) -> anyhow::Result<()> {
     let part = Part::new(name, failed);
-    let thread = thread::Builder::new().name(name.to_owned()).spawn(move || part.end(run()));
-    thread.with_context(|| format!("starting the thread {name}")).map(drop)
+    workers.spawn(name, async move { part.end(run.await) }).with_context(|| format!("starting the thread {name}"))
 }
 
 async fn turned(mut turning: watch::Receiver<bool>) {
@@ -304,7 +355,7 @@ const SERVICES: &[&str] = &[BrokerServiceServer::<()>::NAME];
 const PARTS: usize = 5;
 /// For what a stop still has to write: the last group, and a snapshot that was begun.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(30);
-/// Groups that may wait to be folded by the snapshots' thread.
+/// Groups that may wait to be folded for snapshots.
 const RELEASED_AHEAD: usize = 1_024;
 /// Between two words about the progress of an opening.
 const PROGRESS_PAUSE: Duration = Duration::from_secs(1);
@@ -316,8 +367,9 @@ mod tests {
     #[tokio::test]
     async fn a_part_that_panics_is_told_and_the_end_of_all_parts_is_the_end_of_the_channel() {
         let (failed, mut failures) = mpsc::channel(PARTS);
-        spawn("sound", &failed, || Ok(())).expect("a thread");
-        spawn("unsound", &failed, || panic!("this is expected to be seen in the test's output")).expect("a thread");
+        spawn(&Workers::Threads, "sound", &failed, async { Ok(()) }).expect("a thread");
+        spawn(&Workers::Threads, "unsound", &failed, async { panic!("this is expected to be seen in the test's output") })
+            .expect("a thread");
         let part = Part::new("the task", &failed);
         tokio::spawn(async move {
             let _part = part;

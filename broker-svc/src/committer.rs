@@ -1,21 +1,22 @@
-//! The thread that owns the journal: one write, one sync, then the word to the owner. When it has nothing to do it writes the
+//! The loop that owns the journal: one write, one sync, then the word to the owner. When it has nothing to do it writes the
 //! marker that bears witness to the last group, and looks after retention.
 //!
-//! An error of a write or a sync ends the thread, and with it the process: what is on the disk is unknown from then on, and the
-//! state must not live longer than the log (I8).
+//! An error of a write or a sync ends it, and with it the process: what is on the disk is unknown from then on, and the state
+//! must not live longer than the log (I8).
 
-use std::{
-    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender},
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
 use oncelog_proto::Timestamp;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep, timeout},
+};
 
 use crate::{
     entry::{Entry, Trimmed},
     journal::{Fatal, Group, Journal, Retention, Stats, WriteError},
     snapshots::Released,
+    workers::Workers,
 };
 
 /// A group on its way to the disk.
@@ -26,7 +27,7 @@ pub(crate) struct ToCommit {
     pub(crate) tell_written: bool,
 }
 
-/// What the thread tells the owner.
+/// What the owner is told.
 #[derive(Debug)]
 pub(crate) enum Committed {
     Written,
@@ -35,13 +36,14 @@ pub(crate) enum Committed {
     TrimPlanned { through_segment: u64, trimmed: Vec<Trimmed> },
 }
 
-/// The thread's belongings.
+/// The loop's belongings.
 pub(crate) struct Committer {
     pub(crate) journal: Journal,
+    pub(crate) workers: Workers,
     pub(crate) retention: Retention,
-    pub(crate) groups: Receiver<ToCommit>,
+    pub(crate) groups: mpsc::Receiver<ToCommit>,
     pub(crate) committed: mpsc::Sender<Committed>,
-    pub(crate) released: SyncSender<Released>,
+    pub(crate) released: mpsc::Sender<Released>,
     pub(crate) stats: watch::Sender<Stats>,
 }
 
@@ -50,80 +52,84 @@ impl Committer {
     ///
     /// # Errors
     /// The disk failed. Nothing more was or will be told to anybody.
-    #[expect(clippy::disallowed_methods, reason = "the shell decides when it is idle by a clock")]
-    pub(crate) fn run(mut self) -> Result<(), Fatal> {
+    pub(crate) async fn run(mut self) -> Result<(), Fatal> {
         let mut last_look = Instant::now();
         let mut last_group = (Instant::now(), self.journal.position().time());
         let mut room = self.journal.room();
         let mut is_trimming = false;
-        self.tell(Committed::Room(room));
+        self.tell(Committed::Room(room)).await;
         loop {
-            match self.groups.recv_timeout(IDLE) {
-                Ok(to_commit) => {
+            match timeout(IDLE, self.groups.recv()).await {
+                Ok(Some(to_commit)) => {
                     is_trimming &= !to_commit.group.entries().iter().any(|entry| matches!(entry, Entry::Trim { .. }));
                     last_group = (Instant::now(), to_commit.group.time());
-                    room = room.saturating_sub(self.commit(to_commit, room)?);
+                    room = room.saturating_sub(self.commit(to_commit, room).await?);
                 }
-                Err(RecvTimeoutError::Timeout) => self.journal.write_marker(false)?,
-                Err(RecvTimeoutError::Disconnected) => return self.journal.write_marker(true),
+                Ok(None) => return self.journal.write_marker(true),
+                Err(_) => {
+                    self.journal.write_marker(false)?;
+                    self.workers.disk_time().await;
+                }
             }
             if last_look.elapsed() >= LOOK_PAUSE {
                 last_look = Instant::now();
                 room = self.journal.room();
-                self.tell(Committed::Room(room));
+                self.tell(Committed::Room(room)).await;
                 self.stats.send_replace(self.journal.stats());
                 if !is_trimming {
                     // By the time of groups, which no jump of the wall clock moves.
                     let now = last_group.1.plus(last_group.0.elapsed());
-                    is_trimming = self.plan_trim(now);
+                    is_trimming = self.plan_trim(now).await;
                 }
             }
         }
     }
 
     /// Returns the bytes that it took.
-    fn commit(&mut self, to_commit: ToCommit, room: u64) -> Result<u64, Fatal> {
+    async fn commit(&mut self, to_commit: ToCommit, room: u64) -> Result<u64, Fatal> {
         let ToCommit { group, tell_written } = to_commit;
         let taken = group.bytes_on_disk();
-        self.write(&group)?;
+        self.write(&group).await?;
+        self.workers.disk_time().await;
         if tell_written {
-            self.tell(Committed::Written);
+            self.tell(Committed::Written).await;
         }
         let at = self.journal.sync()?;
-        self.tell(Committed::Synced { room: room.saturating_sub(taken) });
+        self.workers.disk_time().await;
+        self.tell(Committed::Synced { room: room.saturating_sub(taken) }).await;
         let time = group.time();
         let (entries, _) = group.into_parts();
         let snapshot_due = self.journal.snapshot_due();
         // A full queue means that folding is slower than writing, which then waits; a missing reader, that the process ends.
-        let _ = self.released.send(Released { entries, time, at, snapshot_due });
+        let _ = self.released.send(Released { entries, time, at, snapshot_due }).await;
         Ok(taken)
     }
 
     /// The owner asks for room before it promises a place. If somebody else fills the disk in between, the group has to wait for
     /// space: the state is ahead of the journal by it, so it can be neither refused nor forgotten.
-    fn write(&mut self, group: &Group) -> Result<(), Fatal> {
+    async fn write(&mut self, group: &Group) -> Result<(), Fatal> {
         loop {
             match self.journal.write(group) {
                 Ok(_) => return Ok(()),
                 Err(WriteError::Fatal(fatal)) => return Err(fatal),
                 Err(WriteError::NoSpace(error)) => {
                     tracing::error!(%error, "the disk is full; calls that were taken wait until there is space");
-                    std::thread::sleep(FULL_PAUSE);
+                    sleep(FULL_PAUSE).await;
                 }
             }
         }
     }
 
-    fn plan_trim(&self, now: Timestamp) -> bool {
+    async fn plan_trim(&self, now: Timestamp) -> bool {
         let Some((through_segment, trimmed)) = self.journal.plan_trim(self.retention, now) else { return false };
         tracing::info!(through_segment, partitions = trimmed.len(), "retention: the oldest segments go");
-        self.tell(Committed::TrimPlanned { through_segment, trimmed });
+        self.tell(Committed::TrimPlanned { through_segment, trimmed }).await;
         true
     }
 
     /// An owner that is gone does not want to know; the end of `groups` says so next.
-    fn tell(&self, committed: Committed) {
-        let _ = self.committed.blocking_send(committed);
+    async fn tell(&self, committed: Committed) {
+        let _ = self.committed.send(committed).await;
     }
 }
 

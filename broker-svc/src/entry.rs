@@ -20,11 +20,11 @@ impl PartitionId {
 }
 
 /// The first 16 bytes of a hash of a recovery token (R13). The token itself is not kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TokenHash(pub [u8; 16]);
 
 /// One change.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Entry {
     /// A topic comes into being. Its partitions have the ids from `first_partition` on.
     CreateTopic {
@@ -85,7 +85,7 @@ pub enum Entry {
 }
 
 /// The facts of an appended batch. Its data stands behind the directory of its group, so that replay need not read it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Append {
     /// Where to.
     pub partition: PartitionId,
@@ -106,7 +106,7 @@ pub struct Append {
 }
 
 /// What one partition loses by a [`Entry::Trim`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Trimmed {
     /// The partition.
     pub partition: PartitionId,

@@ -9,6 +9,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    hash::{Hash, Hasher},
     ops::Bound,
     time::Duration,
 };
@@ -22,7 +23,7 @@ pub const MAX_EARLY_BATCHES: usize = 5;
 pub const MAX_COPIES: usize = 5;
 
 /// Whose early batches, and where.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Line {
     producer: ProducerId,
     epoch: Epoch,
@@ -30,7 +31,7 @@ struct Line {
 }
 
 /// Waiting batches. `T` is a batch with whatever its owner needs to answer it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Hold<T> {
     wait: Duration,
     max_bytes: usize,
@@ -42,7 +43,7 @@ pub struct Hold<T> {
 }
 
 /// Copies of one batch share a slot, or five copies of one would leave no room for its predecessors (R1).
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Slot<T> {
     deadline: Monotonic,
     copies: Vec<(T, usize)>,
@@ -122,6 +123,19 @@ impl<T> Hold<T> {
     /// Batches that wait, copies counted each, and their bytes.
     pub fn size(&self) -> (usize, usize) {
         (self.batches, self.bytes)
+    }
+
+    /// Feeds `into` everything that decides what the hold will do: the slots in the order of their deadlines, not the instants. A
+    /// batch that comes later waits longer, however far the deadlines are. `batch` feeds one of the batches.
+    pub fn digest<H: Hasher>(&self, into: &mut H, mut batch: impl FnMut(&T, &mut H)) {
+        self.deadlines.len().hash(into);
+        let mut before = None;
+        for (deadline, line, base) in &self.deadlines {
+            (before.replace(*deadline) == Some(*deadline), line, base).hash(into);
+            let copies = &self.slots[&(line.clone(), *base)].copies;
+            copies.len().hash(into);
+            copies.iter().for_each(|(copy, _)| batch(copy, into));
+        }
     }
 
     fn in_line(&self, line: &Line) -> impl Iterator<Item = Sequence> {

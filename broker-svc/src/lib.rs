@@ -9,13 +9,14 @@
 //! | [`pipeline`] | the way as a pure machine: what is admitted, what is gathered into a group, what leaves when |
 //! | [`hold`] | lets an early batch wait for its turn |
 //! | [`state`] | admits: append, duplicate, or refuse; everything the broker knows, as a fold over [`entry`]s |
-//! | `committer` | the one thread that owns the journal: one write, one sync |
+//! | `committer` | the one loop that owns the journal: one write, one sync |
 //! | [`journal`] | the log on disk, and reading it |
 //! | `snapshots`, `tidying` | the state written down now and then; what can wait |
 //!
-//! [`config`] says how, [`Broker`] holds it together.
+//! [`config`] says how, [`surroundings`] and [`workers`] on what, [`Broker`] holds it together.
 
 mod broker;
+mod clocks;
 mod committer;
 pub mod config;
 pub mod entry;
@@ -28,8 +29,12 @@ mod replay;
 mod rpc;
 mod snapshots;
 pub mod state;
+pub mod surroundings;
 mod tidying;
 pub mod wire;
+pub mod workers;
 
 pub use broker::Broker;
 pub use config::Config;
+pub use surroundings::Surroundings;
+pub use workers::Workers;

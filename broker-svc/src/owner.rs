@@ -1,46 +1,25 @@
-//! The one task that owns the [`Pipeline`]: it reads the clocks, passes requests in, groups to the journal's thread, and answers
+//! The one task that owns the [`Pipeline`]: it reads the clocks, passes requests in, groups to the committer, and answers
 //! out. Nothing is decided here.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, mpsc::SyncSender},
-    time::{Duration, Instant, SystemTime},
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use oncelog_proto::{ErrorCode, Fault, Monotonic, Timestamp};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use oncelog_proto::{ErrorCode, Fault};
+use tokio::{
+    sync::{
+        OwnedSemaphorePermit, Semaphore,
+        mpsc::{self, error::TrySendError},
+        oneshot, watch,
+    },
+    time::sleep_until,
+};
 
 use crate::{
+    clocks::Clocks,
     committer::{Committed, ToCommit},
     entry::PartitionId,
-    pipeline::{Answer, Counts, Now, Output, Pipeline, Request},
+    pipeline::{Answer, Counts, Output, Pipeline, Request},
     state::Ends,
 };
-
-/// Reads both clocks of this process.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Clocks {
-    start: Instant,
-}
-
-impl Clocks {
-    /// Starts the monotonic one.
-    #[expect(clippy::disallowed_methods, reason = "the shell reads the clock that everybody else is told")]
-    pub(crate) fn start() -> Self {
-        Self { start: Instant::now() }
-    }
-
-    /// Reads both.
-    #[expect(clippy::disallowed_methods, reason = "the shell reads the clock that everybody else is told")]
-    pub(crate) fn now(&self) -> Now {
-        let monotonic = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
-        Now { monotonic: Monotonic::from_micros(monotonic), wall: Timestamp::from_system(SystemTime::now()) }
-    }
-
-    fn instant(&self, at: Monotonic) -> Instant {
-        self.start.checked_add(Duration::from_micros(at.as_micros())).unwrap_or_else(|| self.start + Duration::from_secs(1 << 30))
-    }
-}
 
 /// A partition as its readers follow it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +100,7 @@ pub(crate) struct Owner {
     pub(crate) pipeline: Pipeline<Caller>,
     pub(crate) clocks: Clocks,
     pub(crate) requests: mpsc::Receiver<Asked>,
-    pub(crate) to_commit: SyncSender<ToCommit>,
+    pub(crate) to_commit: mpsc::Sender<ToCommit>,
     pub(crate) committed: mpsc::Receiver<Committed>,
     pub(crate) vitals: watch::Sender<Vitals>,
     /// Turns true when no more requests are to be taken.
@@ -149,7 +128,7 @@ impl Owner {
         self.pass_on(&mut tails);
         let mut next_chores = self.clocks.now().monotonic;
         while is_open || !self.pipeline.is_idle() {
-            let wakeup = tokio::time::Instant::from_std(self.clocks.instant(self.pipeline.next_wakeup().min(next_chores)));
+            let wakeup = self.clocks.instant(self.pipeline.next_wakeup().min(next_chores));
             tokio::select! {
                 biased;
                 committed = self.committed.recv() => match committed {
@@ -174,7 +153,7 @@ impl Owner {
                         self.pipeline.on_request(caller, request, now);
                     }
                 }
-                () = tokio::time::sleep_until(wakeup) => {}
+                () = sleep_until(wakeup) => {}
             }
             // In every turn: a flood of requests must not keep early batches waiting, or idle producers alive.
             let now = self.clocks.now();
@@ -194,8 +173,11 @@ impl Owner {
     fn pass_on(&mut self, tails: &mut Tails) {
         if let Some(group) = self.pipeline.poll_group() {
             let to_commit = ToCommit { group, tell_written: self.pipeline.is_written_awaited() };
-            // There is room for it: the one before it was committed. If the thread is gone, `committed` ends next.
-            let _ = self.to_commit.send(to_commit);
+            match self.to_commit.try_send(to_commit) {
+                // If the committer is gone, `committed` ends next.
+                Ok(()) | Err(TrySendError::Closed(_)) => {}
+                Err(TrySendError::Full(_)) => unreachable!("the group before it was committed"),
+            }
         }
         while let Some(output) = self.pipeline.poll_output() {
             match output {

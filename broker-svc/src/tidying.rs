@@ -1,35 +1,48 @@
-//! The thread that does what can wait: spares, indexes, deletions. A step at a time, with pauses, so that commits hardly notice.
+//! The loop that does what can wait: spares, indexes, deletions. A step at a time, with pauses, so that commits hardly notice.
 
-use std::{
-    sync::mpsc::{Receiver, RecvTimeoutError},
-    time::Duration,
+use std::time::Duration;
+
+use tokio::{sync::mpsc, time::timeout};
+
+use crate::{
+    journal::{Background, Fatal, Step},
+    workers::Workers,
 };
 
-use crate::journal::{Background, Fatal, Step};
+/// The loop's belongings.
+pub(crate) struct Tidying {
+    pub(crate) background: Background,
+    pub(crate) workers: Workers,
+    /// Nothing comes; its end is the loop's.
+    pub(crate) stop: mpsc::Receiver<()>,
+}
 
-/// Runs until the other end of `stop` is gone.
-///
-/// # Errors
-/// The names in the directory are in doubt; the process ends.
-pub(crate) fn run(mut background: Background, stop: &Receiver<()>) -> Result<(), Fatal> {
-    let mut is_postponed = false;
-    loop {
-        let pause = match background.step()? {
-            Step::Idle => {
-                is_postponed = false;
-                IDLE_PAUSE
-            }
-            Step::Worked { bytes } => Duration::from_micros(bytes / BYTES_PER_MICROSECOND),
-            Step::Postponed { what } => {
-                if !is_postponed {
-                    tracing::warn!(what, "tidying has to wait; trying again every few seconds");
+impl Tidying {
+    /// Runs until the other end of `stop` is gone.
+    ///
+    /// # Errors
+    /// The names in the directory are in doubt; the process ends.
+    pub(crate) async fn run(mut self) -> Result<(), Fatal> {
+        let mut is_postponed = false;
+        loop {
+            let pause = match self.background.step()? {
+                Step::Idle => {
+                    is_postponed = false;
+                    IDLE_PAUSE
                 }
-                is_postponed = true;
-                POSTPONED_PAUSE
+                Step::Worked { bytes } => Duration::from_micros(bytes / BYTES_PER_MICROSECOND),
+                Step::Postponed { what } => {
+                    if !is_postponed {
+                        tracing::warn!(what, "tidying has to wait; trying again every few seconds");
+                    }
+                    is_postponed = true;
+                    POSTPONED_PAUSE
+                }
+            };
+            self.workers.disk_time().await;
+            if timeout(pause, self.stop.recv()).await.is_ok() {
+                return Ok(());
             }
-        };
-        if !matches!(stop.recv_timeout(pause), Err(RecvTimeoutError::Timeout)) {
-            return Ok(());
         }
     }
 }

@@ -9,6 +9,7 @@
 //! | [`health`] | the one truth about readiness, as `grpc.health.v1` and for the admin port |
 //! | [`reflection`] | the contract, served to grpcurl and its kind |
 //! | [`admin`] | the plain HTTP port for probes and metrics |
+//! | [`machine`] | the wall clock and randomness |
 //! | [`telemetry`] | the log |
 //! | [`shutdown`] | the signals that end a process |
 //!
@@ -21,6 +22,7 @@ pub mod accept;
 pub mod admin;
 pub mod deadline;
 pub mod health;
+pub mod machine;
 pub mod reflection;
 pub mod server;
 pub mod shutdown;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use oncelog_proto::{
-    RecordCount, TopicName,
+    RecordCount, Timestamp, TopicName,
     v1::{Acks, DescribeTopicsResponse, InitProducerIdResponse, ProduceResponse},
 };
 use producer_svc::wire;
@@ -20,7 +20,7 @@ pub fn run(bytes: &[u8]) {
             let Ok(response) = ProduceResponse::decode(message) else { return };
             let counts = vec![RecordCount::MIN; response.results.len()];
             let acks = [Acks::All, Acks::One, Acks::Zero][usize::from(kind)];
-            if let Ok(answers) = wire::produced(response, &counts, acks) {
+            if let Ok(answers) = wire::produced(response, &counts, acks, Timestamp::default()) {
                 assert_eq!(answers.len(), counts.len(), "one answer for each batch");
             }
         }

@@ -5,17 +5,21 @@
 
 mod batch;
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::VecDeque,
+    hash::{Hash, Hasher},
+    time::Duration,
+};
 
 use oncelog_proto::{Compression, Monotonic, record_set::RecordSetEncoder, v1::Record};
 
 pub use batch::record_cost;
 pub(crate) use batch::{Batch, Share};
 
-use crate::session::SendId;
+use crate::session::{Moment, SendId};
 
 /// The untagged records of one partition.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Accumulator {
     closed: VecDeque<Batch>,
     open: Option<OpenBatch>,
@@ -42,7 +46,7 @@ pub(crate) struct ReadyRule {
 }
 
 /// A batch that takes records.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct OpenBatch {
     encoder: RecordSetEncoder,
     shares: Vec<Share>,
@@ -125,6 +129,13 @@ impl Accumulator {
     /// Does nothing wait?
     pub(crate) fn is_empty(&self) -> bool {
         self.closed.is_empty() && self.open.is_none()
+    }
+
+    /// What decides its future.
+    pub(crate) fn digest(&self, moment: Moment<'_>, into: &mut impl Hasher) {
+        self.closed.len().hash(into);
+        self.closed.iter().for_each(|batch| batch.digest(moment, into));
+        self.open.as_ref().map(|open| (&open.shares, moment.age(open.created))).hash(into);
     }
 
     fn close(&mut self) {

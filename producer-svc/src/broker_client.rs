@@ -8,6 +8,7 @@ pub(crate) mod answer;
 
 use std::{collections::HashSet, time::Duration};
 
+use oncelog_edge::machine::WallClock;
 use oncelog_proto::{
     Epoch, ErrorCode, Fault, ProducerId, TopicName,
     fault::ERROR_DOMAIN,
@@ -24,6 +25,7 @@ use tonic_types::StatusExt;
 
 use crate::{
     session::{CallFailure, Event, FailureKind, InitAnswer, InitId, ProduceCall},
+    surroundings::Connect,
     topics::{Describe, DescribeError},
 };
 use answer::Nonsense;
@@ -34,22 +36,23 @@ pub(crate) struct BrokerClient {
     stub: BrokerServiceClient<Channel>,
     acks: Acks,
     describe_timeout: Duration,
+    /// With acks=0 nobody tells when a batch was appended.
+    wall_clock: WallClock,
 }
 
 impl BrokerClient {
     /// Does not connect yet. Batches are sent with `acks`; a question for a topic may take `describe_timeout`.
-    pub(crate) fn new(broker: Uri, acks: Acks, describe_timeout: Duration) -> Self {
-        let channel = Endpoint::from(broker)
+    pub(crate) fn new(broker: Uri, connect: &Connect, acks: Acks, describe_timeout: Duration, wall_clock: WallClock) -> Self {
+        let endpoint = Endpoint::from(broker)
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_frame_size(MAX_FRAME_BYTES)
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-            .connect_lazy();
-        let stub = BrokerServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
-        Self { stub, acks, describe_timeout }
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT);
+        let stub = BrokerServiceClient::new(connect(endpoint)).max_decoding_message_size(MAX_ANSWER_BYTES);
+        Self { stub, acks, describe_timeout, wall_clock }
     }
 
     /// Calls `Produce`, once.
@@ -75,7 +78,7 @@ impl BrokerClient {
         let answered = until(Instant::now() + timeout, self.stub.produce(request)).await;
         let results = answered
             .map_err(|status| failure(&status, false))
-            .and_then(|response| answer::batches(response, &counts, self.acks).map_err(in_doubt));
+            .and_then(|response| answer::batches(response, &counts, self.acks, self.wall_clock.now()).map_err(in_doubt));
         match results {
             Ok(results) => Event::ProduceAnswered { call, results },
             Err(failure) => Event::ProduceFailed { call, failure },
@@ -158,13 +161,9 @@ async fn until<T>(deadline: Instant, call: impl Future<Output = Result<Response<
     }
 }
 
-/// What the status of a call means. `NOT_FOUND` says that a producer id is unknown only as the answer of `InitProducerId`.
+/// What the status of a call means.
 fn failure(status: &Status, init: bool) -> CallFailure {
-    let kind = match status.code() {
-        Code::InvalidArgument | Code::OutOfRange | Code::FailedPrecondition => FailureKind::Permanent,
-        Code::NotFound if init => FailureKind::UnknownProducer,
-        _ => FailureKind::InDoubt,
-    };
+    let kind = if init { FailureKind::of_init(status.code()) } else { FailureKind::of_produce(status.code()) };
     CallFailure { kind, message: told(status) }
 }
 

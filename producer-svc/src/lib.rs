@@ -12,7 +12,7 @@
 //! | `broker_client` | makes the calls |
 //! | [`wire`] | what is read from callers and from the broker, before any of the above sees it |
 //!
-//! [`config`] says how, [`Producer`] holds it together.
+//! [`config`] says how, [`surroundings`] on what, [`Producer`] holds it together.
 
 pub mod accumulator;
 mod broker_client;
@@ -25,8 +25,10 @@ pub mod partitioner;
 mod producer;
 mod rpc;
 pub mod session;
+pub mod surroundings;
 mod topics;
 pub mod wire;
 
 pub use config::{Config, ConfigError};
 pub use producer::Producer;
+pub use surroundings::Surroundings;

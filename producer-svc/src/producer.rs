@@ -11,15 +11,21 @@ use oncelog_edge::{
     accept::{self, Incoming},
     admin::Admin,
     health::Health,
+    machine::{self, WallClock},
     reflection, server,
 };
 use oncelog_proto::v1::producer_service_server::ProducerServiceServer;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     sync::{mpsc, watch},
     task::JoinHandle,
     time::timeout,
 };
-use tonic::server::NamedService;
+use tokio_stream::Stream;
+use tonic::{
+    server::NamedService,
+    transport::{Endpoint, server::Connected},
+};
 
 use crate::{
     broker_client::BrokerClient,
@@ -30,6 +36,7 @@ use crate::{
     partitioner::Partitioner,
     rpc::{self, Admission},
     session::Session,
+    surroundings::{Seeds, Surroundings},
     topics::Topics,
 };
 
@@ -60,39 +67,63 @@ impl Producer {
         tell(&settings);
 
         let limits = accept::Limits { connections: settings.max_connections, ..accept::Limits::default() };
-        let incoming = Incoming::bind(settings.listen, limits).await?;
+        let connections = Incoming::bind(settings.listen, limits).await?;
         let admin = match settings.admin_listen {
             Some(addr) => Some(Admin::bind(addr).await?),
             None => None,
         };
+        let surroundings = Surroundings {
+            local_addr: connections.local_addr(),
+            connections,
+            admin,
+            connect: Box::new(|endpoint: Endpoint| endpoint.connect_lazy()),
+            wall_clock: WallClock::system(),
+            seeds: Seeds {
+                token: [machine::random()?, machine::random()?],
+                session: machine::random()?,
+                partitioner: machine::random()?,
+            },
+        };
+        Ok(Self::start_with(settings, surroundings).await)
+    }
+
+    /// [`Self::start`] in other surroundings than the machine's. Of the settings those are of no effect that say where to listen.
+    ///
+    /// # Panics
+    /// As there.
+    pub async fn start_with<I, C>(settings: Settings, surroundings: Surroundings<I>) -> Self
+    where
+        I: Stream<Item = io::Result<C>> + Send + 'static,
+        C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    {
+        let Surroundings { connections, local_addr, admin, connect, wall_clock, seeds } = surroundings;
         let (stop, stopping) = watch::channel(false);
         let health = Health::new(SERVICES).await;
 
         let metrics = Arc::<Metrics>::default();
         let buffer = Buffer::new(settings.buffer_memory);
-        let broker = BrokerClient::new(settings.broker.clone(), settings.acks, settings.request_timeout);
+        let broker = BrokerClient::new(settings.broker.clone(), &connect, settings.acks, settings.request_timeout, wall_clock);
         let topics = Topics::new(broker.clone(), settings.retry_backoff);
         let (hand_over, inbox) = mpsc::channel(INBOX);
         let admission = Admission::new(&settings, topics.clone(), buffer.clone(), hand_over);
-        let random = || getrandom::u64().map_err(|e| anyhow::anyhow!("the operating system has no randomness: {e}"));
-        let token = format!("{:016x}{:016x}", random()?, random()?);
+        let [high, low] = seeds.token;
+        let token = format!("{high:016x}{low:016x}");
         let driver = Driver {
-            session: Session::new(settings.session(token), random()?),
-            partitioner: Partitioner::new(settings.batch_size, random()?),
+            session: Session::new(settings.session(token), seeds.session),
+            partitioner: Partitioner::new(settings.batch_size, seeds.partitioner),
             broker,
             topics,
             buffer: buffer.clone(),
             metrics: Arc::clone(&metrics),
         };
 
-        let local_addr = incoming.local_addr();
         let admin_addr = admin.as_ref().map(Admin::local_addr);
         let serve = server::builder(server::Limits::default())
             .add_service(rpc::service(admission))
             .add_service(health.server())
             .add_service(reflection::v1(SERVICES))
             .add_service(reflection::v1alpha(SERVICES))
-            .serve_with_incoming_shutdown(incoming, stopped(stopping.clone()));
+            .serve_with_incoming_shutdown(connections, stopped(stopping.clone()));
         let mut producer = Self {
             local_addr,
             admin_addr,
@@ -110,7 +141,7 @@ impl Producer {
         // Ready although the broker may be away: until it comes, buffer.memory takes in what topics that are known get.
         producer.health.ready().await;
         tracing::info!(listen = %local_addr, admin = %admin_addr.map_or_else(|| "off".to_owned(), |addr| addr.to_string()), broker = %settings.broker, "ready");
-        Ok(producer)
+        producer
     }
 
     /// Where callers reach it.

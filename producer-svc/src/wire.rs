@@ -2,7 +2,7 @@
 //! who want to see that no message, however wrong, does any harm.
 
 use oncelog_proto::{
-    Fault, RecordCount, TopicName,
+    Fault, RecordCount, Timestamp, TopicName,
     topic::PartitionCount,
     v1::{Acks, DescribeTopicsResponse, InitProducerIdResponse, ProduceResponse, SendRequest},
 };
@@ -21,12 +21,12 @@ pub fn send(request: &SendRequest, max_request_size: usize) -> Result<(), Fault>
     rpc::check(request, max_request_size).map(drop)
 }
 
-/// Reads the answer to a `Produce` of one batch for each of `counts`.
+/// Reads the answer to a `Produce` of one batch for each of `counts`, which came `now`.
 ///
 /// # Errors
 /// What makes no sense about it; the outcome of the batches stays unknown.
-pub fn produced(response: ProduceResponse, counts: &[RecordCount], acks: Acks) -> Result<Vec<BatchAnswer>, String> {
-    answer::batches(response, counts, acks).map_err(|Nonsense(what)| what)
+pub fn produced(response: ProduceResponse, counts: &[RecordCount], acks: Acks, now: Timestamp) -> Result<Vec<BatchAnswer>, String> {
+    answer::batches(response, counts, acks, now).map_err(|Nonsense(what)| what)
 }
 
 /// Reads one page of the answer to an `InitProducerId`.

@@ -1,5 +1,10 @@
-//! The tidying work, a small step at a time, for a thread that sleeps in between: deleting what was trimmed, writing indexes,
-//! filling spares, restoring the ballast. Nothing that is acknowledged waits for it.
+//! The tidying work, a small step at a time, for a thread that sleeps in between: recycling or deleting what was trimmed, writing
+//! indexes, filling spares, restoring the ballast. Nothing that is acknowledged waits for it.
+//!
+//! A trimmed segment becomes a spare, because writing over blocks that were written before is about twice as fast as taking new
+//! ones from the file system. Its old bytes stay where they are: what makes that safe is said in `tail`. Three things keep a segment
+//! from it: somebody reads it, somebody keeps it by a hard link, or its space is needed (for the ballast, or because there are
+//! spares enough).
 
 use std::{
     io::{self, IoSlice},
@@ -7,8 +12,8 @@ use std::{
 };
 
 use super::{
-    catalog::{SegmentIndex, Shared},
-    disk::{self, DiskFile},
+    catalog::{Doomed, SegmentIndex, Shared},
+    disk::{self, Disk, DiskFile},
     error::Fatal,
     index_file::IndexFile,
     names::{self, FileName},
@@ -20,7 +25,8 @@ use super::{
 pub struct Background {
     shared: Arc<Shared>,
     shrinking: Option<Shrinking>,
-    filling: Option<Filling>,
+    /// The last one is filled first: a recycled one needs little.
+    filling: Vec<Filling>,
     zeros: Vec<u8>,
 }
 
@@ -48,16 +54,18 @@ struct Shrinking {
     len: u64,
 }
 
+/// A spare that is not ready yet, under its other name.
 #[derive(Debug)]
 struct Filling {
     number: u64,
     file: Arc<dyn DiskFile>,
+    /// Up to here its blocks have been written.
     filled: u64,
 }
 
 impl Background {
     pub(super) const fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, shrinking: None, filling: None, zeros: Vec::new() }
+        Self { shared, shrinking: None, filling: Vec::new(), zeros: Vec::new() }
     }
 
     /// Does one thing: at most about 64 MiB freed, or one index written, or 1 MiB of a spare filled.
@@ -67,7 +75,7 @@ impl Background {
     pub fn step(&mut self) -> Result<Step, Fatal> {
         let mut postponed = None;
         // What frees space comes first, what needs it last. One that fails does not keep the others from being tried.
-        for task in [Self::delete, Self::write_index, Self::restore_ballast, Self::fill_spare] {
+        for task in [Self::clear, Self::write_index, Self::restore_ballast, Self::fill_spare] {
             match task(self)? {
                 Step::Idle => {}
                 Step::Postponed { what } => postponed = postponed.or(Some(what)),
@@ -77,14 +85,14 @@ impl Background {
         Ok(postponed.map_or(Step::Idle, |what| Step::Postponed { what }))
     }
 
-    /// Takes the next trimmed segment out of the directory, then frees its blocks bit by bit: freeing a gigabyte at once would
-    /// stall every commit for as long.
-    fn delete(&mut self) -> Result<Step, Fatal> {
+    /// Takes the next trimmed segment out of the log's names, and makes a spare of it, or frees its blocks bit by bit: freeing a
+    /// gigabyte at once would stall every commit for as long.
+    fn clear(&mut self) -> Result<Step, Fatal> {
         if let Some(shrinking) = self.shrinking.take() {
             return Ok(self.shrink(shrinking));
         }
-        let Some(number) = self.shared.catalog_mut().doomed.pop_front() else { return Ok(Step::Idle) };
-        let disk = &*self.shared.disk;
+        let Some(doomed) = self.shared.catalog_mut().doomed.pop_front() else { return Ok(Step::Idle) };
+        let (disk, number) = (&*self.shared.disk, doomed.number);
         let (segment, name) = (FileName::Segment(number).to_string(), FileName::Trimmed(number).to_string());
         match disk.rename(&segment, &name) {
             // An earlier opening got that far.
@@ -97,12 +105,31 @@ impl Background {
         disk.sync_dir().map_err(Fatal::new("syncing the directory for", &name))?;
         if let Ok(file) = disk.open(&name) {
             match (file.links(), file.len()) {
+                (Ok(1), Ok(len)) if self.may_recycle(&doomed, len) => return Ok(self.recycle(&name, file, len)),
                 (Ok(1), Ok(len)) => self.shrinking = Some(Shrinking { name, file, len }),
                 // Somebody keeps it by a hard link: its bytes are not ours to change.
                 _ => drop(disk.remove(&name)),
             }
         }
         Ok(Step::Worked { bytes: 0 })
+    }
+
+    fn may_recycle(&self, doomed: &Doomed, len: u64) -> bool {
+        let Shared { disk, options, .. } = &*self.shared;
+        let most = if options.spares == 0 { 0 } else { options.spares + SPARES_RECYCLED };
+        let is_wanted = self.shared.catalog().spares.len() + self.filling.len() < most;
+        // A much shorter one takes more space than it gives, and a longer one is of another configuration.
+        let fits = (options.segment_bytes / 2..=options.segment_bytes).contains(&len);
+        is_wanted && fits && !doomed.is_read() && reserve::missing(&**disk, options.ballast_bytes) == 0
+    }
+
+    /// What a segment lost at its end when it was sealed is filled up with zeros.
+    fn recycle(&mut self, trimmed: &str, file: Arc<dyn DiskFile>, len: u64) -> Step {
+        let recycled = next_spare(&*self.shared.disk).and_then(|number| {
+            self.shared.disk.rename(trimmed, &names::aside(&FileName::Spare(number).to_string()))?;
+            self.allocate_spare(number, file, len)
+        });
+        outcome(recycled, "recycling a trimmed segment")
     }
 
     fn shrink(&mut self, mut shrinking: Shrinking) -> Step {
@@ -139,7 +166,7 @@ impl Background {
     }
 
     fn fill_spare(&mut self) -> Result<Step, Fatal> {
-        let result = match self.filling.take() {
+        let result = match self.filling.pop() {
             Some(filling) => self.fill(filling),
             None if self.shared.catalog().spares.len() < self.shared.options.spares => self.begin_spare(),
             None => return Ok(Step::Idle),
@@ -149,22 +176,21 @@ impl Background {
 
     fn begin_spare(&mut self) -> io::Result<u64> {
         let disk = &*self.shared.disk;
-        let highest = disk.list()?.into_iter().filter_map(|name| match FileName::parse(&name) {
-            Some(FileName::Spare(number)) => Some(number),
-            _ => None,
-        });
-        let number = highest.max().map_or(0, |highest| highest.wrapping_add(1));
+        let number = next_spare(disk)?;
         let (bytes, keep) = (self.shared.options.segment_bytes, self.shared.options.ballast_bytes);
         if disk.free_space()? < bytes.saturating_add(reserve::missing(disk, keep)) {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        let name = names::aside(&FileName::Spare(number).to_string());
-        let file = disk::create_over(disk, &name)?;
-        if let Err(e) = file.allocate(bytes) {
-            disk.remove(&name)?;
+        let file = disk::create_over(disk, &names::aside(&FileName::Spare(number).to_string()))?;
+        self.allocate_spare(number, file, 0)
+    }
+
+    fn allocate_spare(&mut self, number: u64, file: Arc<dyn DiskFile>, filled: u64) -> io::Result<u64> {
+        if let Err(e) = file.allocate(self.shared.options.segment_bytes) {
+            self.shared.disk.remove(&names::aside(&FileName::Spare(number).to_string()))?;
             return Err(e);
         }
-        self.filling = Some(Filling { number, file, filled: 0 });
+        self.filling.push(Filling { number, file, filled });
         Ok(0)
     }
 
@@ -186,7 +212,7 @@ impl Background {
         let zeros = &self.zeros[..usize::try_from(some).expect("at most 1 MiB")];
         filling.file.write_at(&[IoSlice::new(zeros)], filling.filled).inspect_err(|_| drop(disk.remove(&aside)))?;
         filling.filled += some;
-        self.filling = Some(filling);
+        self.filling.push(filling);
         Ok(some)
     }
 
@@ -198,6 +224,16 @@ impl Background {
     }
 }
 
+/// A number that no spare has, ready or not.
+fn next_spare(disk: &dyn Disk) -> io::Result<u64> {
+    let number = |name: &str| match FileName::parse(name.strip_suffix(names::ASIDE).unwrap_or(name)) {
+        Some(FileName::Spare(number)) => Some(number),
+        _ => None,
+    };
+    let highest = disk.list()?.iter().filter_map(|name| number(name)).max();
+    Ok(highest.map_or(0, |highest| highest.wrapping_add(1)))
+}
+
 fn outcome(result: io::Result<u64>, what: &str) -> Step {
     match result {
         Ok(bytes) => Step::Worked { bytes },
@@ -205,6 +241,9 @@ fn outcome(result: io::Result<u64>, what: &str) -> Step {
     }
 }
 
+/// Recycled spares that are kept beside those that are made of zeros: retention gives up two segments at a time where a snapshot
+/// comes with every other one.
+const SPARES_RECYCLED: usize = 2;
 /// Bytes freed in a step.
 const SHRINK_BYTES: u64 = 64 << 20;
 /// Bytes of a spare filled in a step.

@@ -63,8 +63,8 @@ pub(super) struct Catalog {
     pub(super) durable: Position,
     /// The last segment that is no longer part of the log; 0 for none.
     pub(super) trimmed_through: u64,
-    /// Segments that are no longer part of the log and still have to be deleted, oldest first.
-    pub(super) doomed: VecDeque<u64>,
+    /// Segments that are no longer part of the log and still have to go, oldest first.
+    pub(super) doomed: VecDeque<Doomed>,
     /// Spares that are ready, by number.
     pub(super) spares: VecDeque<u64>,
     /// Verified snapshots, oldest first, at most two.
@@ -83,7 +83,21 @@ pub(super) struct Segment {
     /// Behind its last durable group.
     pub(super) end: Position,
     pub(super) index: SegmentIndex,
+    /// Held by whoever reads the file just now.
+    readers: Arc<Readers>,
 }
+
+/// A segment that is no longer part of the log.
+#[derive(Debug)]
+pub(super) struct Doomed {
+    pub(super) number: u64,
+    readers: Arc<Readers>,
+}
+
+/// Stands for those who read a segment's file: as long as there is one, the file is not filled anew under its eyes. New ones do not
+/// come once the segment has left the catalog.
+#[derive(Debug)]
+pub(super) struct Readers;
 
 /// Where the index of a segment is.
 #[derive(Debug)]
@@ -156,14 +170,37 @@ impl Catalog {
             }
         }
         let index = SegmentIndex::Active(MemoryIndex::default());
-        self.segments.insert(next.segment, Segment { start: next, end: next, index });
+        self.segments.insert(next.segment, Segment::new(next, next, index));
     }
 
     /// The oldest segments are no longer part of the log, and an entry that says so is durable.
     pub(super) fn trim(&mut self, through: u64) {
         let kept = self.segments.split_off(&(through + 1));
-        self.doomed.extend(std::mem::replace(&mut self.segments, kept).into_keys());
+        let gone = std::mem::replace(&mut self.segments, kept);
+        self.doomed.extend(gone.into_iter().map(|(number, segment)| Doomed { number, readers: segment.readers }));
         self.trimmed_through = self.trimmed_through.max(through);
+    }
+}
+
+impl Segment {
+    pub(super) fn new(start: Position, end: Position, index: SegmentIndex) -> Self {
+        Self { start, end, index, readers: Arc::new(Readers) }
+    }
+
+    /// To be held while the file is read.
+    pub(super) fn reading(&self) -> Arc<Readers> {
+        Arc::clone(&self.readers)
+    }
+}
+
+impl Doomed {
+    /// One that was out of the log before this opening.
+    pub(super) fn unread(number: u64) -> Self {
+        Self { number, readers: Arc::new(Readers) }
+    }
+
+    pub(super) fn is_read(&self) -> bool {
+        Arc::strong_count(&self.readers) > 1
     }
 }
 

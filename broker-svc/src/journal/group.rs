@@ -11,7 +11,7 @@ use super::{
 use crate::entry::{Append, Entry};
 
 /// A group that is being filled.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct GroupDraft {
     limit: GroupLimit,
     entries: Vec<Entry>,
@@ -29,6 +29,11 @@ impl GroupDraft {
     /// Is there room for this entry, with its data if it is an append?
     pub fn fits(&self, entry: &Entry) -> bool {
         self.bytes() + entry_codec::encoded_len(entry) + data_len(entry) <= self.limit.get()
+    }
+
+    /// The entries so far.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
     }
 
     /// Nothing in it yet?

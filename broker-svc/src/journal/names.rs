@@ -76,7 +76,8 @@ pub(super) fn aside(name: &str) -> String {
     FileName::Aside(name.to_owned()).to_string()
 }
 
-const ASIDE: &str = ".unfinished";
+/// What the name of an unfinished file ends with.
+pub(super) const ASIDE: &str = ".unfinished";
 
 #[cfg(test)]
 mod tests {

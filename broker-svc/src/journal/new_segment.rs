@@ -1,11 +1,15 @@
 //! How a segment comes into being: prepared under another name, with its space, then named once its header is durable. So a file
 //! with a segment's name always has a whole header, and a disk without room is noticed before anything has changed.
+//!
+//! A spare is a file of zeros or one that was a segment before. Its first block tells which, whoever left it here: what is not
+//! zeros is taken for recycled, and that is right in any case, because zeros are old bytes like any others.
 
 use std::{io, sync::Arc};
 
 use super::{
-    disk::{self, Disk, DiskFile},
+    disk::{self, Disk, DiskFile, read_vec},
     error::{Fatal, NoSpace, WriteError},
+    group_header::ZEROS,
     names::{self, FileName},
     reserve,
     segment_header::SegmentHeader,
@@ -18,6 +22,7 @@ pub(super) struct Prepared {
     name: String,
     /// Bytes it has room for.
     capacity: u64,
+    recycled: bool,
 }
 
 /// How large it may become.
@@ -37,11 +42,12 @@ pub(super) fn prepare(disk: &dyn Disk, number: u64, spare: Option<u64>, room: Ro
         let name = FileName::Spare(spare).to_string();
         let file = disk.open(&name).map_err(Fatal::new("opening", &name))?;
         let capacity = file.len().map_err(Fatal::new("measuring", &name))?;
-        return Ok(Prepared { file, name, capacity });
+        let recycled = read_vec(&*file, 0, ZEROS.len()).map_err(Fatal::new("reading", &name))? != ZEROS;
+        return Ok(Prepared { file, name, capacity, recycled });
     }
     let name = names::aside(&FileName::Segment(number).to_string());
     let make = |capacity| match allocated(disk, &name, capacity) {
-        Ok(file) => Ok(Some(Prepared { file, name: name.clone(), capacity })),
+        Ok(file) => Ok(Some(Prepared { file, name: name.clone(), capacity, recycled: false })),
         Err(e) if disk::is_full(&e) => Ok(None),
         Err(e) => Err(Fatal::new("allocating", &name)(e)),
     };
@@ -81,13 +87,21 @@ impl Prepared {
         self.capacity
     }
 
-    /// Writes the header and names the file. It takes the place of an empty segment of the same number.
+    /// What [`SegmentHeader::recycled`] has to say.
+    pub(super) const fn recycled(&self) -> bool {
+        self.recycled
+    }
+
+    /// Writes the header, in a recycled file with the zeros that say that nothing follows yet, and names the file. It takes the
+    /// place of an empty segment of the same number.
     pub(super) fn finish(self, disk: &dyn Disk, header: &SegmentHeader) -> Result<Arc<dyn DiskFile>, Fatal> {
         let name = FileName::Segment(header.number).to_string();
-        self.file
-            .write_at(&[io::IoSlice::new(&header.encode())], 0)
-            .and_then(|()| self.file.sync_all())
-            .map_err(Fatal::new("writing the header of", &name))?;
+        let encoded = header.encode();
+        let mut slices = vec![io::IoSlice::new(&encoded)];
+        if header.recycled {
+            slices.push(io::IoSlice::new(&ZEROS));
+        }
+        self.file.write_at(&slices, 0).and_then(|()| self.file.sync_all()).map_err(Fatal::new("writing the header of", &name))?;
         disk.rename(&self.name, &name).map_err(Fatal::new("renaming", &self.name))?;
         disk.sync_dir().map_err(Fatal::new("syncing the directory for", &name))?;
         Ok(self.file)

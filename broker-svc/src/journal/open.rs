@@ -15,7 +15,7 @@ use oncelog_proto::Timestamp;
 
 use super::{
     block::IndexedBatch,
-    catalog::{Catalog, Segment, SegmentIndex, Shared},
+    catalog::{Catalog, Doomed, Segment, SegmentIndex, Shared},
     disk::{self, Disk, FileSystem, read_vec},
     error::{OpenError, WriteError},
     format_file,
@@ -86,21 +86,23 @@ pub fn open(
     });
     catalog.spares = sweep(&*disk, &inventory, options.segment_bytes)?;
     let cut = found.last.as_ref().map(|last| settle(&*disk, last)).transpose()?.flatten();
+    let number = catalog.segments.last_key_value().map_or(replayed.trimmed_through, |(number, _)| *number) + 1;
+    let keep = reserve::missing(&*disk, options.ballast_bytes);
+    let room = Room { full: options.segment_bytes, keep, least: Some(MIN_SEGMENT_BYTES) };
+    let spare = catalog.spares.pop_front();
+    let prepared = new_segment::prepare(&*disk, number, spare, room).map_err(|e| match e {
+        WriteError::NoSpace(e) => OpenError::NoSpace(e),
+        WriteError::Fatal(e) => e.into(),
+    })?;
     let header = SegmentHeader {
         identity,
-        number: catalog.segments.last_key_value().map_or(replayed.trimmed_through, |(number, _)| *number) + 1,
+        number,
         salt: salts.next(),
         opening: found.last.as_ref().map_or(0, |last| last.header.opening) + 1,
         trimmed_through: replayed.trimmed_through,
         prev: found.end(),
+        recycled: prepared.recycled(),
     };
-    let keep = reserve::missing(&*disk, options.ballast_bytes);
-    let room = Room { full: options.segment_bytes, keep, least: Some(MIN_SEGMENT_BYTES) };
-    let spare = catalog.spares.pop_front();
-    let prepared = new_segment::prepare(&*disk, header.number, spare, room).map_err(|e| match e {
-        WriteError::NoSpace(e) => OpenError::NoSpace(e),
-        WriteError::Fatal(e) => e.into(),
-    })?;
     let capacity = prepared.capacity();
     let file = prepared.finish(&*disk, &header)?;
     if inventory.identity.is_none() {
@@ -166,14 +168,14 @@ impl Found {
         for (header, end) in inventory.segments.values().zip(ends) {
             if end.segment == header.number && header.number > replayed.trimmed_through {
                 let index = SegmentIndex::Active(MemoryIndex::default());
-                segments.insert(header.number, Segment { start: header.start(), end, index });
+                segments.insert(header.number, Segment::new(header.start(), end, index));
             }
         }
         Catalog {
             segments,
             durable: self.end(),
             trimmed_through: replayed.trimmed_through,
-            doomed: inventory.segments.range(..=replayed.trimmed_through).map(|(number, _)| *number).collect(),
+            doomed: inventory.segments.range(..=replayed.trimmed_through).map(|(number, _)| Doomed::unread(*number)).collect(),
             spares: VecDeque::new(),
             snapshots: self.snapshots.verified.iter().rev().map(|header| header.position).collect(),
             log_bytes: replayed.bytes,

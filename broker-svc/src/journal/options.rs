@@ -14,7 +14,9 @@ pub struct Options {
     /// A snapshot is due after this many bytes of journal, from 1 MiB. Retention can only trim what is older than two snapshots,
     /// so this is well below what shall be retained. Default 512 MiB.
     pub snapshot_every_bytes: u64,
-    /// How many zero-filled files are kept ready to become segments, 0 to 4; writing into them is about twice as fast. Default 1.
+    /// How many files whose blocks have been written before are kept ready to become segments, 0 to 4; writing into them is about
+    /// twice as fast. They are made of zeros, or of segments that retention gives up, and of these two more are kept; 0: none of
+    /// either. Default 1.
     pub spares: usize,
     /// Space kept back so that a full disk can still take a snapshot and trim; 0 for none. Default 64 MiB.
     pub ballast_bytes: u64,

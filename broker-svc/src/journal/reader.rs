@@ -126,8 +126,8 @@ impl Reader {
 
     /// Makes the index of a sealed segment anew, in memory; the tidying writes it.
     pub(super) fn rebuild_index(&self, segment: u64) -> Result<(), Stopped> {
-        let ends = self.shared.catalog().segments.get(&segment).map(|s| (s.start, s.end));
-        let Some((start, end)) = ends else { return Ok(()) };
+        let found = self.shared.catalog().segments.get(&segment).map(|s| (s.start, s.end, s.reading()));
+        let Some((start, end, _reading)) = found else { return Ok(()) };
         let name = FileName::Segment(segment).to_string();
         let mut index = MemoryIndex::default();
         let walked = self.shared.disk.open(&name).map_err(OpenError::io("opening", &name)).and_then(|file| {
@@ -177,6 +177,7 @@ impl Reader {
     }
 
     fn load_from(&self, segment: u64, located: &[(u64, IndexedBatch)], out: &mut Vec<StoredBatch>) -> Result<(), Stopped> {
+        let _reading = self.shared.catalog().segments.get(&segment).ok_or(Stopped::Gone)?.reading();
         let name = FileName::Segment(segment).to_string();
         let io = |source| Stopped::Error(ReadError::Io { file: name.clone(), source });
         let file = self.shared.disk.open(&name).map_err(io)?;

@@ -23,6 +23,8 @@ pub(super) struct SegmentHeader {
     pub(super) trimmed_through: u64,
     /// Where the log ended before this segment; all zero in the first one.
     pub(super) prev: Position,
+    /// The file was a segment before: behind the last group stands one block of zeros, and then old bytes.
+    pub(super) recycled: bool,
 }
 
 impl SegmentHeader {
@@ -36,6 +38,7 @@ impl SegmentHeader {
         out.put_u64_le(self.opening);
         out.put_u64_le(self.trimmed_through);
         self.prev.encode(&mut out);
+        out.put_u8(self.recycled.into());
         identity::seal(out, Self::LEN)
     }
 
@@ -48,6 +51,11 @@ impl SegmentHeader {
             opening: fields.try_get_u64_le()?,
             trimmed_through: fields.try_get_u64_le()?,
             prev: Position::decode(&mut fields)?,
+            recycled: match fields.try_get_u8()? {
+                0 => false,
+                1 => true,
+                other => return Err(FileFault::Damaged(format!("it is made in the way {other}, which is none"))),
+            },
         })
     }
 
@@ -79,6 +87,7 @@ mod tests {
             opening: 6,
             trimmed_through: 2,
             prev: Position { segment: 3, salt: 9, byte: 8192, ..Position::default() },
+            recycled: true,
         };
         let bytes = header.encode();
         assert_eq!(bytes.len(), SegmentHeader::LEN);

@@ -78,17 +78,23 @@ impl SimContent {
         self.durable[start..end].copy_from_slice(&self.seen[start..end]);
     }
 
-    pub(super) fn crash(&mut self, random: &mut Random) {
+    /// Returns how many pages were lost, and how many made it.
+    pub(super) fn crash(&mut self, random: &mut Random) -> (u64, u64) {
+        let (mut lost, mut kept) = (0, 0);
         if self.length_unsynced && random.below(2) == 0 {
             set_length(&mut self.durable, self.seen.len());
         }
         for page in std::mem::take(&mut self.unsynced) {
             if random.below(2) == 0 {
                 self.keep(page);
+                kept += 1;
+            } else {
+                lost += 1;
             }
         }
         self.seen.clone_from(&self.durable);
         self.length_unsynced = false;
+        (lost, kept)
     }
 }
 

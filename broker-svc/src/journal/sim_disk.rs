@@ -1,4 +1,4 @@
-//! A disk in memory that loses, tears, lies and fills up, so that tests run the real journal over it.
+//! A disk in memory that loses, tears, lies, lags and fills up, so that tests run the real journal over it.
 //!
 //! Each file has two contents: what a reader sees (the page cache) and what would survive a power loss. A sync copies the pages
 //! written since the last one from the first to the second; a **failed** sync drops them from that list instead, as Linux does,
@@ -8,6 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io::{self, IoSlice},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use super::{
@@ -29,6 +30,26 @@ pub enum Operation {
     Name,
 }
 
+/// What a power loss took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Loss {
+    /// Changes of names that no sync of the directory had made durable.
+    pub names: u64,
+    /// Pages that were written and not synced, and are as they were before.
+    pub pages: u64,
+    /// Pages that were not synced either, and made it.
+    pub kept_pages: u64,
+}
+
+/// How long a disk takes: for each operation a random time up to the one given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// For a write, or a change of names.
+    pub write: Duration,
+    /// For a sync.
+    pub sync: Duration,
+}
+
 /// A simulated disk. Clones are the same disk.
 #[derive(Clone, Debug, Default)]
 pub struct SimDisk(Arc<Mutex<State>>);
@@ -41,11 +62,12 @@ impl SimDisk {
 
     /// Power loss. What was synced stays; of the rest `seed` chooses which 4 KiB pages, lengths and names made it. Whoever has a
     /// file open loses it. Faults end; a full disk stays full.
-    pub fn crash(&self, seed: u64) {
+    pub fn crash(&self, seed: u64) -> Loss {
         let mut state = self.state();
         let mut random = Random(seed);
         let kept = usize::try_from(random.below(state.name_changes.len() as u64 + 1)).expect("came from a usize");
         let changes = std::mem::take(&mut state.name_changes);
+        let mut loss = Loss { names: (changes.len() - kept) as u64, ..Loss::default() };
         for change in changes.into_iter().take(kept) {
             change.apply(&mut state.durable_names);
         }
@@ -53,9 +75,12 @@ impl SimDisk {
         let named: BTreeSet<u64> = state.names.values().copied().collect();
         state.files.retain(|id, _| named.contains(id));
         for file in state.files.values_mut() {
-            file.crash(&mut random);
+            let (lost, kept) = file.crash(&mut random);
+            loss.pages += lost;
+            loss.kept_pages += kept;
         }
         state.restart();
+        loss
     }
 
     /// The process ends and another one starts: what was written is still seen, synced or not. Whoever has a file open loses it;
@@ -72,6 +97,22 @@ impl SimDisk {
     /// After this many further changes of any kind each one fails without effect, as if the machine had stopped there.
     pub fn stop_after(&self, changes: u64) {
         self.state().stop_after = Some(changes);
+    }
+
+    /// How many operations failed by [`Self::fail`] or [`Self::stop_after`] so far.
+    pub fn faults(&self) -> u64 {
+        self.state().faults
+    }
+
+    /// From now on the disk takes its time; none: it takes none. Its calls return at once all the same: whoever simulates waits for
+    /// [`Self::take_time`] after them.
+    pub fn set_pace(&self, seed: u64, pace: Option<Pace>) {
+        self.state().pace = pace.map(|pace| (Random(seed), pace));
+    }
+
+    /// The time that the disk took since this was last called.
+    pub fn take_time(&self) -> Duration {
+        std::mem::take(&mut self.state().time)
     }
 
     /// How many changes of any kind were made so far.
@@ -348,6 +389,9 @@ struct State {
     changes: u64,
     stop_after: Option<u64>,
     fault: Option<(Operation, u64)>,
+    faults: u64,
+    pace: Option<(Random, Pace)>,
+    time: Duration,
     system: Option<FileSystem>,
     links: Option<u64>,
 }
@@ -358,12 +402,14 @@ impl State {
         self.locked = false;
         self.fault = None;
         self.stop_after = None;
+        self.time = Duration::ZERO;
     }
 
     /// Counts a change, and lets it fail if a fault is due. A planned fault is of kind `Other`, a stopped machine is not.
     fn change(&mut self, operation: Operation) -> io::Result<()> {
         if let Some(left) = &mut self.stop_after {
             if *left == 0 {
+                self.faults += 1;
                 return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the machine has stopped"));
             }
             *left -= 1;
@@ -373,11 +419,17 @@ impl State {
         {
             if *nth == 0 {
                 self.fault = None;
+                self.faults += 1;
                 return Err(io::Error::other("planned fault"));
             }
             *nth -= 1;
         }
         self.changes += 1;
+        if let Some((random, pace)) = &mut self.pace {
+            let most = if matches!(operation, Operation::Sync | Operation::SyncDir) { pace.sync } else { pace.write };
+            let most = u64::try_from(most.as_micros()).unwrap_or(u64::MAX);
+            self.time += Duration::from_micros(random.below(most.saturating_add(1)));
+        }
         Ok(())
     }
 

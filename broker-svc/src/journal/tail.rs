@@ -9,6 +9,10 @@
 //! A file that ends right behind a group, or within one, was cut by somebody: an incomplete copy looks like that, a crash never does.
 //!
 //! What this cannot tell apart: damage to the very last group, if no marker followed it, looks like a torn one.
+//!
+//! A recycled file has old bytes behind its end instead of zeros. No old group is ever taken for one of this segment: its number
+//! of the segment is a lower one, and its checksum has another salt. So an old group proves nothing either. But old bytes are no
+//! zeros: there the end is said by the block of zeros that came with the last group, and only without it something was torn.
 
 use super::{
     disk::{DiskFile, read_vec},
@@ -104,7 +108,8 @@ pub(super) fn decide(
             format!("the file ends at byte {len}, without a block of zeros behind group {}: its end is missing", end.group);
         return Err(OpenError::damaged(name, end.byte, what));
     }
-    let torn = behind.last_byte.map(|last| Torn { until: last + 1, what });
+    let until = if header.recycled { behind.claimed_end } else { behind.last_byte.map(|last| last + 1) };
+    let torn = until.map(|until| Torn { until, what });
     if let Some(Torn { until, what }) = torn.as_ref().filter(|torn| torn.until - end.byte > MAX_GROUP_BYTES) {
         let what = format!("{what}, and {} bytes behind it are not zero: more than a group in flight has", until - end.byte);
         return Err(OpenError::damaged(name, end.byte, what));
@@ -138,6 +143,9 @@ fn data_fault(file: &dyn DiskFile, before: Position, group: &GroupHeader) -> std
 struct Behind {
     /// The last byte that is not zero.
     last_byte: Option<u64>,
+    /// Where the group in question ends, if it left more than zeros at its very start: as its header says if that is whole, else as
+    /// far as a group may reach.
+    claimed_end: Option<u64>,
     proof: Option<Proof>,
 }
 
@@ -151,7 +159,7 @@ enum Proof {
 /// Reads what stands behind the last whole group, to the end of the file.
 fn look_behind(file: &dyn DiskFile, end: Position) -> std::io::Result<Behind> {
     let lost = end.group.next();
-    let mut behind = Behind { last_byte: None, proof: None };
+    let mut behind = Behind { last_byte: None, claimed_end: None, proof: None };
     let mut position = end.byte;
     loop {
         let bytes = read_vec(file, position, CHUNK)?;
@@ -164,7 +172,12 @@ fn look_behind(file: &dyn DiskFile, end: Position) -> std::io::Result<Behind> {
             }
             behind.last_byte = block.iter().rposition(|byte| *byte != 0).map(|last| at + last as u64);
             // The group in question is no witness of itself.
-            if at == end.byte || behind.proof.is_some() {
+            if at == end.byte {
+                let claimed = GroupHeader::decode(block, end.salt).map_or(u64::MAX, |(header, _)| header.end());
+                behind.claimed_end = Some(claimed.min(end.byte + MAX_GROUP_BYTES).min(file.len()?));
+                continue;
+            }
+            if behind.proof.is_some() {
                 continue;
             }
             behind.proof = match GroupHeader::decode(block, end.salt) {

@@ -58,6 +58,7 @@ struct Active {
     file: Arc<dyn DiskFile>,
     name: String,
     capacity: u64,
+    recycled: bool,
 }
 
 #[derive(Debug)]
@@ -77,10 +78,16 @@ pub(super) struct Start {
     pub(super) salts: Random,
 }
 
+impl Active {
+    fn new(file: Arc<dyn DiskFile>, header: &SegmentHeader, capacity: u64) -> Self {
+        Self { file, name: FileName::Segment(header.number).to_string(), capacity, recycled: header.recycled }
+    }
+}
+
 impl Journal {
     pub(super) fn new(start: Start) -> Self {
         let Start { shared, file, capacity, header, salts } = start;
-        let active = Active { file, name: FileName::Segment(header.number).to_string(), capacity };
+        let active = Active::new(file, &header, capacity);
         let at = header.start();
         Self {
             background: Some(Background::new(Arc::clone(&shared))),
@@ -272,7 +279,8 @@ impl Journal {
         Ok(start)
     }
 
-    /// Writes what is in `head` behind the header's place, the payloads, and zeros up to the next block.
+    /// Writes what is in `head` behind the header's place, the payloads, and zeros up to the next block; in a recycled file through
+    /// the next block.
     fn put_slices(&mut self, mut header: GroupHeader, payloads: &[bytes::Bytes]) -> Result<(), Fatal> {
         let directory = &self.head[GroupHeader::LEN..];
         header.directory_len = u32::try_from(directory.len()).expect("a group is at most 8 MiB");
@@ -281,10 +289,14 @@ impl Journal {
         let checksum = header.encode(self.at.salt, &mut encoded);
         self.head[..GroupHeader::LEN].copy_from_slice(&encoded);
         let len = self.head.len() + header.payload_len as usize;
-        let mut slices = Vec::with_capacity(payloads.len() + 2);
+        let mut slices = Vec::with_capacity(payloads.len() + 3);
         slices.push(IoSlice::new(&self.head));
         slices.extend(payloads.iter().map(|payload| IoSlice::new(payload)));
         slices.push(IoSlice::new(&ZEROS[..round_up(len) - len]));
+        // Among old bytes the end has to be said. It is as durable as the group, and the next group takes its place.
+        if self.active.recycled {
+            slices.push(IoSlice::new(&ZEROS));
+        }
         let written = self.active.file.write_at(&slices, self.at.byte);
         if written.is_err() {
             self.failed = true;
@@ -324,10 +336,11 @@ impl Journal {
             opening: self.opening,
             trimmed_through: shared.catalog().trimmed_through,
             prev: self.last,
+            recycled: prepared.recycled(),
         };
         let capacity = prepared.capacity();
         let file = prepared.finish(&*shared.disk, &header).inspect_err(|_| self.failed = true)?;
-        self.active = Active { file, name: FileName::Segment(number).to_string(), capacity };
+        self.active = Active::new(file, &header, capacity);
         self.at = header.start();
         shared.catalog_mut().roll(self.at);
         Ok(())

@@ -1,6 +1,9 @@
 //! A group that is being gathered, with everything that leaves once it is durable.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    hash::{Hash, Hasher},
+};
 
 use bytes::Bytes;
 use oncelog_proto::Timestamp;
@@ -13,7 +16,7 @@ use crate::{
 };
 
 /// The gathering part.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Draft<R> {
     pub(super) time: Timestamp,
     group: GroupDraft,
@@ -21,7 +24,7 @@ pub(super) struct Draft<R> {
 }
 
 /// What leaves with a group.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Leaving<R> {
     /// Answers that leave when the group is written (acks=1).
     pub(super) on_written: Vec<(R, Answer)>,
@@ -59,6 +62,12 @@ impl<R> Draft<R> {
         self.group.is_empty()
     }
 
+    /// What decides its future: its entries, and what leaves with it.
+    pub(super) fn digest(&self, name: &impl Fn(&R) -> Option<u64>, into: &mut impl Hasher) {
+        self.group.entries().hash(into);
+        self.leaving.digest(name, into);
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.group.bytes() + PADDING_BYTES_MAX
     }
@@ -66,6 +75,16 @@ impl<R> Draft<R> {
     pub(super) fn finish(self) -> (Group, Leaving<R>) {
         let bytes = self.bytes();
         (self.group.finish(self.time), Leaving { bytes, ..self.leaving })
+    }
+}
+
+impl<R> Leaving<R> {
+    /// The answers, without those that nobody hears.
+    pub(super) fn digest(&self, name: &impl Fn(&R) -> Option<u64>, into: &mut impl Hasher) {
+        for answers in [&self.on_written, &self.on_synced] {
+            let heard: Vec<_> = answers.iter().filter_map(|(reply, answer)| Some((name(reply)?, answer))).collect();
+            heard.hash(into);
+        }
     }
 }
 

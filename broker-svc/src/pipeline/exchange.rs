@@ -64,7 +64,7 @@ pub enum Acks {
 }
 
 /// What callers are told.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Answer {
     /// To [`Request::Produce`]: one outcome for each batch, in order.
     Produced(Vec<BatchOutcome>),
@@ -85,7 +85,7 @@ pub enum Answer {
 }
 
 /// What became of a batch.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum BatchOutcome {
     /// It is in the log.
     Acknowledged {
@@ -101,7 +101,7 @@ pub enum BatchOutcome {
 }
 
 /// What leaves the machine, in this order.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output<R> {
     /// An answer to the request that came with `R`.
     Answer(R, Answer),

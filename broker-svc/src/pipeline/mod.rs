@@ -22,11 +22,13 @@
 //! | `producers`, `topics` | the other requests, by what they are about; expiry |
 //! | `draft` | a group that is being gathered, and what leaves with it |
 //! | `clock` | the time of a group |
+//! | `digest` | when two machines are alike |
 //!
 //! *Deliberately absent*: a clock, threads, channels, files. After a failed write the machine is thrown away with its state;
 //! there is no way back for either (I8).
 
 mod clock;
+mod digest;
 mod draft;
 mod exchange;
 mod produce;
@@ -71,7 +73,7 @@ pub struct Options {
 }
 
 /// The machine. `R` is what an answer is sent with: a channel in the service, a number in a test.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Pipeline<R> {
     options: Options,
     state: State,

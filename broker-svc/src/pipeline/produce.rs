@@ -1,6 +1,9 @@
 //! A `Produce` call on its way: each batch judged, held, and decided; the call answered when its last batch is decided.
 
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    hash::{Hash, Hasher},
+};
 
 use oncelog_proto::Fault;
 
@@ -11,7 +14,7 @@ use crate::{
 };
 
 /// A `Produce` call some of whose batches are undecided.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Call<R> {
     reply: R,
     acks: Acks,
@@ -19,12 +22,20 @@ pub(super) struct Call<R> {
     undecided: usize,
 }
 
+impl<R> Call<R> {
+    /// What decides its future.
+    pub(super) fn digest(&self, name: &impl Fn(&R) -> Option<u64>, into: &mut impl Hasher) {
+        // Nobody hears what was decided of the batches of a call that was given up.
+        name(&self.reply).map(|name| (name, &self.outcomes)).hash(into);
+    }
+}
+
 /// A batch with its place in its call.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Waiting {
-    call: u64,
-    index: usize,
-    arrival: Arrival,
+    pub(super) call: u64,
+    pub(super) index: usize,
+    pub(super) arrival: Arrival,
 }
 
 impl<R> Pipeline<R> {

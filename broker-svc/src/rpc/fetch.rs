@@ -19,6 +19,7 @@ use crate::{
     pipeline::{Answer, Request},
     state::Ends,
     wire::parse::invalid,
+    workers::Workers,
 };
 
 pub(crate) type FetchStream = Pin<Box<dyn Stream<Item = Result<v1::FetchResponse, Status>> + Send>>;
@@ -28,6 +29,7 @@ pub(super) async fn open(
     request: v1::FetchRequest,
     owner: &Handle,
     reader: Reader,
+    workers: Workers,
     place: OwnedSemaphorePermit,
     draining: watch::Receiver<bool>,
 ) -> Result<FetchStream, Fault> {
@@ -51,6 +53,7 @@ pub(super) async fn open(
         name,
         partition,
         reader,
+        workers,
         tail,
         next,
         remaining,
@@ -73,6 +76,7 @@ struct Reading {
     name: TopicPartition,
     partition: PartitionId,
     reader: Reader,
+    workers: Workers,
     tail: watch::Receiver<Tail>,
     next: Offset,
     remaining: u64,
@@ -128,8 +132,8 @@ impl Reading {
     /// At least one batch, the first of them with the next record.
     async fn read(&self, ends: Ends) -> Result<Vec<StoredBatch>, Fault> {
         let (reader, partition, next) = (self.reader.clone(), self.partition, self.next);
-        let read = tokio::task::spawn_blocking(move || reader.read(partition, next, READ_BYTES));
-        match read.await.map_err(|_| mismatch())? {
+        let read = self.workers.call(move || reader.read(partition, next, READ_BYTES)).await;
+        match read.map_err(|_| mismatch())? {
             // Below the durable end there was something. All of it was trimmed, and the owner has not said so yet.
             Ok(batches) if batches.is_empty() => Err(self.skipped(ends, ends.end)),
             Ok(batches) => Ok(batches),
@@ -214,7 +218,7 @@ impl Reading {
         batch: &StoredBatch,
     ) -> Result<impl Iterator<Item = (Offset, Result<v1::Record, RecordSetError>)> + use<>, Fault> {
         let packed = packed(batch).ok_or_else(|| self.broken(batch))?;
-        let records = unpacking(u64::from(packed.uncompressed_bytes()), move || packed.read()).await?;
+        let records = unpacking(&self.workers, u64::from(packed.uncompressed_bytes()), move || packed.read()).await?;
         let (base, count) = (batch.append.base_offset, batch.append.count.get().unsigned_abs() as usize);
         let skipped = usize::try_from(self.next.get() - base.get()).unwrap_or(0);
         // `skip` right behind the records: those it passes over are not decoded.
@@ -341,6 +345,7 @@ mod tests {
             name: TopicPartition { topic: TopicName::parse("t").expect("allowed"), partition: PartitionIndex::MIN },
             partition: PARTITION,
             reader: journal.reader(),
+            workers: Workers::Threads,
             tail,
             next: offset(next),
             remaining: max_records,

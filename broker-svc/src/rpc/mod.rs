@@ -18,6 +18,7 @@ use crate::{
     pipeline::{Answer, Request as Ask},
     state::PartitionDescription,
     wire::{parse, reply},
+    workers::Workers,
 };
 
 /// What calls need once the journal is open.
@@ -31,6 +32,7 @@ pub(crate) struct Open {
 #[derive(Clone, Debug)]
 pub(crate) struct BrokerRpc {
     open: Arc<OnceLock<Open>>,
+    workers: Workers,
     max_message_bytes: usize,
     fetches: Arc<Semaphore>,
     max_fetches: usize,
@@ -42,12 +44,13 @@ pub(crate) struct BrokerRpc {
 impl BrokerRpc {
     pub(crate) fn new(
         open: Arc<OnceLock<Open>>,
+        workers: Workers,
         max_message_bytes: usize,
         max_fetches: usize,
         draining: watch::Receiver<bool>,
     ) -> Self {
         let (fetches, large_calls) = (Arc::new(Semaphore::new(max_fetches)), Arc::new(Semaphore::new(LARGE_CALLS)));
-        Self { open, max_message_bytes, fetches, max_fetches, large_calls, draining }
+        Self { open, workers, max_message_bytes, fetches, max_fetches, large_calls, draining }
     }
 
     fn open(&self) -> Result<&Open, Fault> {
@@ -66,7 +69,7 @@ impl BrokerRpc {
             0..=UNPACKED_AT_ONCE => None,
             _ => Some(self.large_calls.acquire().await.map_err(|_| mismatch())?),
         };
-        unpacking(bytes, move || parse::produce(request, max_message_bytes)).await?
+        unpacking(&self.workers, bytes, move || parse::produce(request, max_message_bytes)).await?
     }
 
     async fn ask(&self, ask: Ask, bytes: usize) -> Result<Answer, Fault> {
@@ -114,7 +117,8 @@ impl BrokerService for BrokerRpc {
             let message = format!("{most} Fetch streams are open; --max-fetches is {most}: end one, or raise it");
             Fault::new(ErrorCode::ResourceExhausted, message).with("max_fetches", most)
         })?;
-        Ok(Response::new(fetch::open(request.into_inner(), owner, reader.clone(), place, self.draining.clone()).await?))
+        let (reader, workers) = (reader.clone(), self.workers.clone());
+        Ok(Response::new(fetch::open(request.into_inner(), owner, reader, workers, place, self.draining.clone()).await?))
     }
 
     async fn create_topic(&self, request: Request<v1::CreateTopicRequest>) -> Result<Response<v1::CreateTopicResponse>, Status> {
@@ -141,8 +145,8 @@ impl BrokerService for BrokerRpc {
         let Answer::Topics(page) = self.ask(ask, bytes).await? else { return Err(mismatch().into()) };
         let reader = self.open()?.reader.clone();
         let oldest = move |partition: &PartitionDescription| reader.oldest_append_time(partition.id, partition.ends.start);
-        let told = tokio::task::spawn_blocking(move || reply::topics(&page, &oldest));
-        Ok(Response::new(told.await.map_err(|_| mismatch())?))
+        let told = self.workers.call(move || reply::topics(&page, &oldest)).await;
+        Ok(Response::new(told.map_err(|_| mismatch())?))
     }
 
     async fn describe_producers(
@@ -162,11 +166,15 @@ fn mismatch() -> Fault {
 }
 
 /// Does work that unpacks so many bytes: little of it here and now, much of it where it keeps nobody else waiting.
-async fn unpacking<T: Send + 'static>(bytes: u64, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Fault> {
+async fn unpacking<T: Send + 'static>(
+    workers: &Workers,
+    bytes: u64,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Fault> {
     if bytes <= UNPACKED_AT_ONCE {
         return Ok(work());
     }
-    tokio::task::spawn_blocking(work).await.map_err(|_| mismatch())
+    workers.call(work).await.map_err(|_| mismatch())
 }
 
 /// About a millisecond's worth.

@@ -38,7 +38,7 @@ pub enum InitDecision {
 }
 
 /// The answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Granted {
     /// The producer id.
     pub producer: ProducerId,
@@ -49,7 +49,7 @@ pub struct Granted {
 }
 
 /// What a partition holds of a fenced epoch (R2).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Recovered {
     /// Which partition.
     pub partition: TopicPartition,

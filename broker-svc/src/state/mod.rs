@@ -76,7 +76,7 @@ pub struct State {
 }
 
 /// Some topics, in the order in which they were asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TopicPage {
     /// What is told of each.
     pub topics: Vec<TopicDescription>,
@@ -85,7 +85,7 @@ pub struct TopicPage {
 }
 
 /// What is told of a topic.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TopicDescription {
     /// Its name.
     pub topic: TopicName,
@@ -94,7 +94,7 @@ pub struct TopicDescription {
 }
 
 /// What is told of a partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PartitionDescription {
     /// Its id in the journal.
     pub id: PartitionId,
@@ -105,7 +105,7 @@ pub struct PartitionDescription {
 }
 
 /// Some producers, in the order of their ids.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ProducerPage {
     /// What is told of each.
     pub producers: Vec<ProducerDescription>,
@@ -114,7 +114,7 @@ pub struct ProducerPage {
 }
 
 /// What is told of a producer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ProducerDescription {
     /// Its id.
     pub producer: ProducerId,

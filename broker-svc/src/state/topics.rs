@@ -23,7 +23,7 @@ pub(super) struct Partition {
 }
 
 /// Where a partition's log starts and ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ends {
     /// The lowest offset that can be read.
     pub start: Offset,

@@ -16,7 +16,7 @@ pub(super) struct Slot {
 }
 
 /// A remembered batch with its sequence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Remembered {
     /// Sequence of its first record.
     pub base: Sequence,

@@ -32,8 +32,16 @@ use crate::{
 enum End {
     /// Nothing: the group has no witness.
     Bare,
+    /// The same in a recycled file: behind a block of zeros stand old groups.
+    Recycled,
     Marker,
     Clean,
+}
+
+impl End {
+    fn has_witness(self) -> bool {
+        matches!(self, Self::Marker | Self::Clean)
+    }
 }
 
 /// Four openings, the first segment trimmed, two snapshots, two indexes, every kind of entry.
@@ -81,7 +89,6 @@ impl Replay for Fold {
 
 /// Commits and remembers.
 struct Life {
-    disk: SimDisk,
     journal: Journal,
     history: Vec<(Timestamp, Entry)>,
     batches: BTreeMap<PartitionId, Vec<Stored>>,
@@ -96,7 +103,7 @@ impl Life {
         let (journal, _) = open(Arc::new(disk.clone()), options(disk), &mut fold, &mut |_| {}).expect("a sound disk");
         let history = fold.history.to_vec();
         assert_eq!(fold.len, history.len());
-        Self { disk: disk.clone(), journal, history, batches, before_last: 0, last_group: 0 }
+        Self { journal, history, batches, before_last: 0, last_group: 0 }
     }
 
     fn commit(&mut self, entries: Vec<Entry>, appends: &[(u32, usize)]) {
@@ -118,12 +125,9 @@ impl Life {
             draft.append(append, Bytes::from(data));
         }
         self.journal.write(&draft.finish(time)).expect("there is room");
-        let end = self.journal.sync().expect("a sound disk");
-        let active = self.disk.names().into_iter().rfind(|name| name.ends_with(".log")).expect("there is one");
-        let used = self.disk.content(&active).expect("listed").iter().rposition(|byte| *byte != 0).expect("a header");
-        assert_eq!(end.group(), self.journal.position().group());
+        self.journal.sync().expect("a sound disk");
         // Each group of this life fits a block.
-        self.last_group = (used / BLOCK * BLOCK) as u64;
+        self.last_group += BLOCK as u64;
     }
 
     fn snapshot(&self) {
@@ -158,6 +162,10 @@ impl Directory {
         life.commit(vec![Entry::Opened { downtime: Duration::from_secs(5) }], &[(0, 80), (0, 1), (1, 90)]);
         life.snapshot();
         life.tidy();
+        if end == End::Recycled {
+            let old = disk.content(&segment(2)).expect("there");
+            disk.set_content(&format!("spare-{:020}", 0), old.iter().copied().cycle().take(1 << 20).collect());
+        }
         let mut life = Life::open(&disk, Some(life));
         let limits = Retention { bytes: Some(0), age: None };
         let (through_segment, partitions) = life.journal.plan_trim(limits, Timestamp::default()).expect("one segment may go");
@@ -169,7 +177,7 @@ impl Directory {
         life.tidy();
         let raised = Entry::InitProducer { producer, epoch: Epoch::new(1).expect("valid"), token: Some(TokenHash([3; 16])) };
         life.commit(vec![Entry::Expire { producer }, raised], &[(0, 40), (1, 40)]);
-        if end != End::Bare {
+        if end.has_witness() {
             life.journal.write_marker(end == End::Clean).expect("a sound disk");
         }
         life.batches.get_mut(&PartitionId(0)).expect("it has some").remove(0);
@@ -177,9 +185,10 @@ impl Directory {
         let mut files: BTreeMap<_, _> =
             disk.names().into_iter().map(|name| (name.clone(), disk.content(&name).expect("listed"))).collect();
         let last = files.get_mut(&segment(4)).expect("the last one");
-        // Of the zeros behind the last group one block: the others are like it.
-        let groups = if end == End::Bare { 1 } else { 2 };
-        last.truncate(usize::try_from(last_group).expect("small") + (groups + 1) * BLOCK);
+        // Of the zeros behind the last group one block, and of the old groups one: the others are like them.
+        let blocks = if end == End::Bare { 2 } else { 3 };
+        last.truncate(usize::try_from(last_group).expect("small") + blocks * BLOCK);
+        assert_eq!(last[128] == 1 && last[last.len() - BLOCK..].starts_with(b"OLGROUP"), end == End::Recycled);
         let files: BTreeMap<_, _> = files.into_iter().map(|(name, content)| (name, Arc::new(content))).collect();
         let names: Vec<_> = files.keys().map(String::as_str).collect();
         let expected = [
@@ -232,7 +241,7 @@ impl Directory {
                     assert!(*position > self.last_group, "{damage}");
                     Ending::Same
                 } else {
-                    assert_eq!(self.end, End::Bare, "{damage}: a group with a witness is never cut");
+                    assert!(!self.end.has_witness(), "{damage}: a group with a witness is never cut");
                     assert_eq!(
                         (*position, opened.len),
                         (self.last_group, self.before_last),
@@ -399,33 +408,34 @@ fn try_all(count: u64, case: impl Fn(u64) -> Ending + Sync) -> Tally {
     })
 }
 
-/// Flips every bit of a file from a byte on.
-fn flip_all(directory: &Directory, files: &[(&String, u64)]) -> Tally {
-    let mut sum = Tally::default();
-    for (name, from) in files {
-        let tally = try_all((directory.files[*name].len() as u64 - from) * 8, |bit| {
-            let (disk, bit) = (directory.disk(), from * 8 + bit);
-            disk.flip(name, bit);
-            let byte = bit / 8;
-            let at = Some(byte..byte + 1);
-            directory.judge(&disk, &Damage { what: "a bit flipped in", files: [(*name).clone()].into(), at, is_of_files: false })
-        });
-        eprintln!("bits of {name}, {:?} end: {tally}", directory.end);
-        sum += tally;
-    }
-    sum
+/// Flips these bits of a file, one at a time.
+fn flip_all(directory: &Directory, name: &String, bits: &[u64]) -> Tally {
+    let tally = try_all(bits.len() as u64, |number| {
+        let (disk, bit) = (directory.disk(), bits[usize::try_from(number).expect("in memory")]);
+        disk.flip(name, bit);
+        let at = Some(bit / 8..bit / 8 + 1);
+        directory.judge(&disk, &Damage { what: "a bit flipped in", files: [name.clone()].into(), at, is_of_files: false })
+    });
+    eprintln!("bits of {name}, {:?} end: {tally}", directory.end);
+    tally
 }
 
 #[test]
 fn no_flipped_bit_of_any_file_is_silent() {
     let bare = Directory::new(End::Bare);
-    let mut sum = flip_all(&bare, &bare.files.keys().map(|name| (name, 0)).collect::<Vec<_>>());
+    let mut sum = Tally::default();
+    for (name, content) in &bare.files {
+        sum += flip_all(&bare, name, &(0..content.len() as u64 * 8).collect::<Vec<_>>());
+    }
     assert!(sum.same > 1_000 && sum.unreadable > 1_000 && sum.refused > 1_000 && sum.cut > 1_000, "{sum}");
-    for end in [End::Marker, End::Clean] {
-        // What stands before the last group is as it was above.
+    for end in [End::Recycled, End::Marker, End::Clean] {
+        // What stands before the last group is as it was above; and so is the padding of a block, of which one bit of each byte.
         let directory = Directory::new(end);
-        let tally = flip_all(&directory, &[(&segment(4), directory.last_group)]);
-        assert_eq!(tally.cut, 0, "{tally}");
+        let bytes = directory.last_group..directory.files[&segment(4)].len() as u64;
+        let is_used = |byte: u64| byte % (BLOCK as u64) < 300;
+        let bits: Vec<_> = (bytes.start * 8..bytes.end * 8).filter(|bit| is_used(bit / 8) || bit % 8 == bit / 8 % 8).collect();
+        let tally = flip_all(&directory, &segment(4), &bits);
+        assert_eq!(tally.cut == 0, end.has_witness(), "{tally}");
         sum += tally;
     }
     eprintln!("every bit flipped: {sum}");
@@ -434,7 +444,7 @@ fn no_flipped_bit_of_any_file_is_silent() {
 #[test]
 fn no_file_that_was_cut_looks_whole() {
     let mut sum = Tally::default();
-    for end in [End::Bare, End::Marker, End::Clean] {
+    for end in [End::Bare, End::Recycled, End::Marker, End::Clean] {
         let directory = Directory::new(end);
         for (name, content) in directory.files.iter().filter(|(name, _)| end == End::Bare || **name == segment(4)) {
             let whole = content.len() as u64;
@@ -455,7 +465,7 @@ fn no_file_that_was_cut_looks_whole() {
 #[test]
 fn no_file_that_is_missing_or_another_one_goes_unnoticed() {
     let mut tally = Tally::default();
-    for end in [End::Bare, End::Marker, End::Clean] {
+    for end in [End::Bare, End::Recycled, End::Marker, End::Clean] {
         let directory = Directory::new(end);
         let names: Vec<_> = directory.files.keys().collect();
         let mut judge = |what, files: &[&String], change: &dyn Fn(&mut BTreeMap<String, Arc<Vec<u8>>>)| {

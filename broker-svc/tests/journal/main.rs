@@ -7,6 +7,7 @@ mod faults;
 mod indexes;
 mod operations;
 mod overlay;
+mod recycling;
 mod retention;
 mod round_trip;
 mod snapshots;

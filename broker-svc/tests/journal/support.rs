@@ -130,14 +130,22 @@ impl Broker {
     }
 
     pub(crate) fn commit_entry(&mut self, entry: Entry) -> Result<Position, WriteError> {
+        let after = self.write_entry(entry)?;
+        let position = self.journal.sync()?;
+        self.state = after;
+        Ok(position)
+    }
+
+    /// Without a sync.
+    pub(crate) fn write_entry(&mut self, entry: Entry) -> Result<State, WriteError> {
         self.clock += 1;
         let time = Timestamp::from_micros(self.clock);
         let mut draft = GroupDraft::new(self.journal.group_limit());
         draft.push(entry.clone());
         self.journal.write(&draft.finish(time))?;
-        let position = self.journal.sync()?;
-        self.state.fold(time, &entry);
-        Ok(position)
+        let mut after = self.state.clone();
+        after.fold(time, &entry);
+        Ok(after)
     }
 
     /// Commits one batch of so many bytes to partition 0.

@@ -3,12 +3,14 @@
 //! A batch is packed once. However often it is tagged and sent, its bytes stay the same (W17), because the broker tells a
 //! duplicate from a conflict by their checksum. Only [`Batch::split`] makes new bytes, of a batch that has no living tag.
 
+use std::hash::{Hash, Hasher};
+
 use oncelog_proto::{Compression, Monotonic, PackedBatch, RecordCount, record_set::RecordSetEncoder, v1::Record};
 
-use crate::session::SendId;
+use crate::session::{Moment, SendId};
 
 /// Records of one partition, packed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Batch {
     packed: PackedBatch,
     shares: Vec<Share>,
@@ -16,7 +18,7 @@ pub(crate) struct Batch {
 }
 
 /// Neighbouring records of one `Send`, as far as they are neighbours in a batch too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Share {
     /// Whose records.
     pub(crate) send: SendId,
@@ -75,6 +77,11 @@ impl Batch {
     pub(crate) fn cost(&self) -> usize {
         let records = usize::try_from(self.packed.count().get()).expect("a count is positive");
         self.packed.uncompressed_bytes() as usize + records * OUTCOME_COST
+    }
+
+    /// What decides its future: whose records it holds names them, so their bytes are not looked at.
+    pub(crate) fn digest(&self, moment: Moment<'_>, into: &mut impl Hasher) {
+        (&self.shares, moment.age(self.created)).hash(into);
     }
 
     /// Makes two batches of it, in order; they keep its creation time, hence its delivery timeout (C37).

@@ -1,8 +1,6 @@
 //! The broker's answers, parsed once. One that makes no sense is told apart here, so that the session sees only answers that
 //! could be true.
 
-use std::time::SystemTime;
-
 use oncelog_proto::{
     Epoch, ErrorCode, Offset, ProducerId, RecordCount, Sequence, Timestamp, TopicName, TopicPartition,
     topic::PartitionCount,
@@ -16,20 +14,25 @@ use crate::session::{BatchAnswer, InitAnswer, RecoveredBatch, RecoveredPartition
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Nonsense(pub(crate) String);
 
-/// What became of the batches of a call, whose record counts were `counts`.
-pub(crate) fn batches(response: v1::ProduceResponse, counts: &[RecordCount], acks: Acks) -> Result<Vec<BatchAnswer>, Nonsense> {
+/// What became of the batches of a call, whose record counts were `counts`, answered `now`.
+pub(crate) fn batches(
+    response: v1::ProduceResponse,
+    counts: &[RecordCount],
+    acks: Acks,
+    now: Timestamp,
+) -> Result<Vec<BatchAnswer>, Nonsense> {
     if response.results.len() != counts.len() {
         return Err(Nonsense(format!("it has {} results for {} batches", response.results.len(), counts.len())));
     }
     let answers = response.results.into_iter().zip(counts).map(|(result, &count)| match result.outcome {
-        Some(Outcome::Ack(ack)) => acknowledged(&ack, count, acks),
+        Some(Outcome::Ack(ack)) => acknowledged(&ack, count, acks, now),
         Some(Outcome::Error(error)) => refused(error),
         None => Err(Nonsense("a result is neither an acknowledgement nor an error".to_owned())),
     });
     answers.collect()
 }
 
-fn acknowledged(ack: &v1::BatchAck, count: RecordCount, acks: Acks) -> Result<BatchAnswer, Nonsense> {
+fn acknowledged(ack: &v1::BatchAck, count: RecordCount, acks: Acks, now: Timestamp) -> Result<BatchAnswer, Nonsense> {
     let base_offset = match (ack.base_offset, acks) {
         (-1, Acks::Zero) => None,
         (offset, _) => Some(sensible(Offset::new(offset))?),
@@ -39,16 +42,11 @@ fn acknowledged(ack: &v1::BatchAck, count: RecordCount, acks: Acks) -> Result<Ba
     }
     let append_time = match (&ack.append_time, acks) {
         (Some(time), _) => Timestamp::from_proto(time),
-        (None, Acks::Zero) => accepted_now(),
+        // Nothing was appended yet; the time of the answer is the best there is.
+        (None, Acks::Zero) => now,
         (None, _) => return Err(Nonsense("an acknowledgement has no append_time".to_owned())),
     };
     Ok(BatchAnswer::Acknowledged { base_offset, append_time, duplicate: ack.duplicate })
-}
-
-/// With acks=0 nothing was appended yet; the time of the answer is the best there is.
-#[expect(clippy::disallowed_methods, reason = "the shell reads the clock")]
-fn accepted_now() -> Timestamp {
-    Timestamp::from_system(SystemTime::now())
 }
 
 /// A code that this version does not know says neither yes nor no.
@@ -135,7 +133,7 @@ mod tests {
     }
 
     fn judge(outcome: Option<Outcome>, acks: Acks) -> Result<Vec<BatchAnswer>, Nonsense> {
-        batches(v1::ProduceResponse { results: vec![v1::BatchResult { outcome }] }, &[count(2)], acks)
+        batches(v1::ProduceResponse { results: vec![v1::BatchResult { outcome }] }, &[count(2)], acks, Timestamp::default())
     }
 
     #[test]
@@ -171,8 +169,8 @@ mod tests {
         }
         assert!(judge(Some(Outcome::Ack(ack(i64::MAX - 2))), Acks::All).is_ok());
         let none = v1::ProduceResponse { results: vec![] };
-        assert!(batches(none.clone(), &[count(1)], Acks::All).is_err());
-        assert!(batches(none, &[], Acks::All).is_ok());
+        assert!(batches(none.clone(), &[count(1)], Acks::All, Timestamp::default()).is_err());
+        assert!(batches(none, &[], Acks::All, Timestamp::default()).is_ok());
     }
 
     fn entry(base_sequence: i64, record_count: i32) -> v1::WindowEntry {

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 /// Pauses between attempts.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Backoff {
     first: Duration,
     max: Duration,
@@ -32,7 +32,7 @@ impl Backoff {
 }
 
 /// Steele, Lea and Flood's generator: one word of state, good enough to spread retries.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct SplitMix64(u64);
 
 impl SplitMix64 {

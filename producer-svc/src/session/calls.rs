@@ -2,14 +2,17 @@
 //!
 //! Invariant: never more than `max_in_flight` of them, those of a fenced epoch counted until they end.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    hash::{Hash, Hasher},
+};
 
 use oncelog_proto::{Epoch, ProducerId, Sequence};
 
 use super::{CallId, schedule::LaneId};
 
 /// Every call that has not ended.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Calls {
     outstanding: BTreeMap<CallId, Call>,
     limit: usize,
@@ -17,7 +20,7 @@ pub(super) struct Calls {
 }
 
 /// What is remembered of a call.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Call {
     /// Whose tags its batches carry; none with idempotence off.
     pub(super) incarnation: Option<Incarnation>,
@@ -26,14 +29,14 @@ pub(super) struct Call {
 }
 
 /// A producer id with one of its epochs: all that tags are relative to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Incarnation {
     pub(super) producer: ProducerId,
     pub(super) epoch: Epoch,
 }
 
 /// A batch in a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Carried {
     /// Its partition.
     pub(super) lane: LaneId,
@@ -71,5 +74,21 @@ impl Calls {
     /// A call ended. None if it is not known.
     pub(super) fn end(&mut self, id: CallId) -> Option<Call> {
         self.outstanding.remove(&id)
+    }
+
+    /// Has this call not ended?
+    pub(super) fn is_out(&self, id: CallId) -> bool {
+        self.outstanding.contains_key(&id)
+    }
+
+    /// How many calls are out that were made before this one.
+    pub(super) fn rank(&self, id: CallId) -> usize {
+        self.outstanding.range(..id).count()
+    }
+
+    /// What decides its future: the calls by their order, not by their ids.
+    pub(super) fn digest(&self, into: &mut impl Hasher) {
+        self.outstanding.len().hash(into);
+        self.outstanding.values().for_each(|call| call.hash(into));
     }
 }

@@ -3,14 +3,18 @@
 //! Invariants: one recovery at a time; an epoch is learned from an `InitProducerId` answer and from nothing else (R9); an
 //! answer to a call that no longer matters (the id was given up since) is not heard.
 
-use std::time::Duration;
+use std::{
+    hash::{Hash, Hasher},
+    mem,
+    time::Duration,
+};
 
 use oncelog_proto::Monotonic;
 
-use super::{InitId, calls::Incarnation};
+use super::{InitId, calls::Incarnation, digest::Moment};
 
 /// Id, epoch, and the call that is under way for them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Handshake {
     mode: Mode,
     call: Call,
@@ -25,7 +29,7 @@ pub(super) struct Handshake {
 }
 
 /// What the session may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Mode {
     /// Idempotence is off: no id, no tags.
     Untagged,
@@ -148,6 +152,13 @@ impl Handshake {
     /// The broker said who the session is.
     pub(super) fn establish(&mut self, incarnation: Incarnation, now: Monotonic) {
         (self.mode, self.call, self.known_at) = (Mode::Established(incarnation), Call::None, now);
+    }
+
+    /// What decides its future: at most one call is out, so it needs no name; and how often it failed only makes pauses longer.
+    pub(super) fn digest(&self, moment: Moment<'_>, into: &mut impl Hasher) {
+        (self.mode, self.fruitless > 0, self.is_stale(moment.now())).hash(into);
+        mem::discriminant(&self.call).hash(into);
+        self.due().map(|at| moment.until(at)).hash(into);
     }
 }
 

@@ -1,12 +1,17 @@
 //! One partition as the session sees it: the untagged queue before it, the window of tagged batches, and what comes next.
 
+use std::hash::{Hash, Hasher};
+
 use oncelog_proto::{Monotonic, Sequence, TopicPartition};
 
-use super::window::{Resend, Window};
+use super::{
+    digest::Moment,
+    window::{Resend, Window},
+};
 use crate::accumulator::{Accumulator, Batch, ReadyRule};
 
 /// A partition.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Lane {
     pub(super) partition: TopicPartition,
     pub(super) accumulator: Accumulator,
@@ -57,5 +62,14 @@ impl Lane {
     pub(super) fn is_blank(&self, tagged: bool) -> bool {
         let numbered = tagged && self.window.next() != Sequence::ZERO;
         self.accumulator.is_empty() && self.window.len() == 0 && !numbered
+    }
+
+    /// What decides its future.
+    pub(super) fn digest(&self, moment: Moment<'_>, into: &mut impl Hasher) {
+        self.partition.hash(into);
+        self.accumulator.digest(moment, into);
+        self.window.next().hash(into);
+        self.window.len().hash(into);
+        self.window.slots().for_each(|slot| slot.digest(moment, into));
     }
 }

@@ -10,7 +10,7 @@ use oncelog_proto::{PartitionIndex, TopicName, TopicPartition};
 use super::{lane::Lane, schedule::LaneId};
 
 /// The lanes, by id and by name.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Lanes {
     lanes: Vec<Option<Lane>>,
     free: Vec<LaneId>,

@@ -24,6 +24,7 @@
 //! | `refused_topics` | what fails without asking |
 //! | `expiry` | what waited too long |
 //! | `backoff` | how long to wait |
+//! | `digest` | when two sessions are alike |
 //!
 //! What holds throughout: a tag is for ever. A batch gets its sequence when it is first handed over; until its outcome is known
 //! it is only ever sent again, the same bytes under the same tag. Nothing is renumbered while unsure (W18).
@@ -32,6 +33,7 @@ mod answers;
 mod backoff;
 mod calls;
 mod config;
+mod digest;
 mod expiry;
 mod handshake;
 mod intake;
@@ -57,6 +59,7 @@ use crate::accumulator::{Batch, ReadyRule};
 use backoff::Backoff;
 use calls::Calls;
 pub use config::SessionConfig;
+pub(crate) use digest::Moment;
 use handshake::Handshake;
 use lane::Next;
 use lanes::Lanes;
@@ -66,7 +69,7 @@ use sends::{BatchOutcome, Sends};
 pub use step::*;
 
 /// One producer id's worth of protocol state: everything between a `Send` and its outcome.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Session {
     config: SessionConfig,
     now: Monotonic,

@@ -3,12 +3,18 @@
 //! A refused batch costs a recovery, which fences every partition of the process (R5). So for a while nothing more is tagged
 //! for such a topic; what is not tagged fails without asking.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    hash::{Hash, Hasher},
+    time::Duration,
+};
 
 use oncelog_proto::{ErrorCode, Fault, Monotonic, TopicName};
 
+use super::digest::Moment;
+
 /// Refused topics, each with its fault and the end of its time.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct RefusedTopics {
     until: BTreeMap<TopicName, (Monotonic, Fault)>,
 }
@@ -28,6 +34,13 @@ impl RefusedTopics {
     /// Why the topic is refused, if it is.
     pub(super) fn fault(&self, topic: &TopicName, now: Monotonic) -> Option<Fault> {
         self.until.get(topic).filter(|(until, _)| now < *until).map(|(_, fault)| fault.clone())
+    }
+
+    /// What decides its future.
+    pub(super) fn digest(&self, moment: Moment<'_>, into: &mut impl Hasher) {
+        for (topic, (until, fault)) in self.until.iter().filter(|(_, (until, _))| moment.now() < *until) {
+            (topic, moment.until(*until), fault.code()).hash(into);
+        }
     }
 
     fn forget(&mut self, now: Monotonic) {

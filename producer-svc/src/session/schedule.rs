@@ -3,16 +3,21 @@
 //! Partitions with something to send take turns (C12): who was served goes to the end. Those with something to send again go
 //! before all others. Everything else has at most one wake-up; it may be early, never late.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    hash::{Hash, Hasher},
+};
 
 use oncelog_proto::Monotonic;
+
+use super::digest::Moment;
 
 /// Names a partition within a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct LaneId(pub(super) usize);
 
 /// What a partition has to send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Urgency {
     /// A batch that was sent before.
     Resend,
@@ -21,7 +26,7 @@ pub(super) enum Urgency {
 }
 
 /// The order in which partitions are served, and their wake-ups.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Schedule {
     ready: BTreeSet<(Urgency, u64, LaneId)>,
     wakeups: BTreeSet<(Monotonic, LaneId)>,
@@ -83,6 +88,14 @@ impl Schedule {
     /// When the first wake-up comes.
     pub(super) fn next_wakeup(&self) -> Option<Monotonic> {
         self.wakeups.first().map(|(at, _)| *at)
+    }
+
+    /// What decides its future: the order of the turns, and how far the wake-ups are.
+    pub(super) fn digest(&self, moment: Moment<'_>, into: &mut impl Hasher) {
+        self.ready.len().hash(into);
+        self.ready.iter().for_each(|(urgency, _, lane)| (urgency, lane).hash(into));
+        self.wakeups.len().hash(into);
+        self.wakeups.iter().for_each(|(at, lane)| (moment.until(*at), lane).hash(into));
     }
 }
 

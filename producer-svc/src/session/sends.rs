@@ -2,7 +2,10 @@
 //!
 //! Invariant: a `Send` is reported once, when the last of its records got its outcome; a record gets one outcome.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    hash::{Hash, Hasher},
+};
 
 use oncelog_proto::{Fault, Offset, PartitionIndex, Timestamp};
 
@@ -10,13 +13,13 @@ use super::{Action, RecordOutcome, SendId};
 use crate::accumulator::Batch;
 
 /// Every `Send` with a record whose outcome is not known.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Sends {
-    // Never iterated, so its order decides nothing.
+    // Never iterated but to be sorted, so its order decides nothing.
     open: HashMap<SendId, OpenSend>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct OpenSend {
     outcomes: Vec<RecordOutcome>,
     missing: usize,
@@ -73,6 +76,11 @@ impl Sends {
     /// Has every `Send` been reported?
     pub(super) fn is_empty(&self) -> bool {
         self.open.is_empty()
+    }
+
+    /// What decides its future.
+    pub(super) fn digest(&self, into: &mut impl Hasher) {
+        self.open.iter().collect::<BTreeMap<_, _>>().hash(into);
     }
 }
 

@@ -3,15 +3,18 @@
 //! Invariant: base, count and bytes never change. A batch that was handed over once is sent again or settled, and nothing else:
 //! it cannot be taken back.
 
-use std::mem;
+use std::{
+    hash::{Hash, Hasher},
+    mem,
+};
 
 use oncelog_proto::{Fault, Monotonic, RecordCount, Sequence};
 
-use super::CallId;
+use super::{CallId, digest::Moment};
 use crate::accumulator::Batch;
 
 /// A batch that has a tag.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Slot {
     base: Sequence,
     end: Sequence,
@@ -27,7 +30,7 @@ pub(super) struct Slot {
 }
 
 /// Where a tagged batch stands.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Stage {
     /// In an outstanding call.
     Out { batch: Batch, call: CallId },
@@ -150,6 +153,23 @@ impl Slot {
         match mem::replace(&mut self.stage, Stage::Resolved) {
             Stage::Out { batch, .. } | Stage::Parked { batch, .. } | Stage::Refused { batch, .. } => Some(batch),
             Stage::Expired { .. } | Stage::Resolved => None,
+        }
+    }
+
+    /// What decides its future.
+    pub(super) fn digest(&self, moment: Moment<'_>, into: &mut impl Hasher) {
+        (self.base, self.count, self.checksum, self.doubtful, self.company, moment.failures(self.failures)).hash(into);
+        mem::discriminant(&self.stage).hash(into);
+        match &self.stage {
+            Stage::Out { call, .. } => moment.rank(*call).hash(into),
+            Stage::Parked { not_before, behind, .. } => (moment.until(*not_before), moment.rank(*behind)).hash(into),
+            Stage::Refused { fault, .. } => fault.code().hash(into),
+            // A call that has ended is asked for no more.
+            Stage::Expired { call } => call.filter(|call| moment.is_out(*call)).map(|call| moment.rank(call)).hash(into),
+            Stage::Resolved => {}
+        }
+        if let Some(batch) = self.batch() {
+            batch.digest(moment, into);
         }
     }
 }

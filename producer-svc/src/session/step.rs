@@ -6,6 +6,7 @@ use oncelog_proto::{
     Epoch, ErrorCode, Fault, Offset, PackedBatch, PartitionIndex, ProducerId, RecordCount, Sequence, Tag, Timestamp, TopicName,
     TopicPartition, v1::Record,
 };
+use tonic::Code;
 
 /// Names one `Send` within the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,7 +67,7 @@ pub enum Event {
 }
 
 /// What became of one batch of an answered call.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum BatchAnswer {
     /// In the log.
     Acknowledged {
@@ -99,7 +100,7 @@ pub struct CallFailure {
 
 /// What a failed call means. Permanent are `INVALID_ARGUMENT`, `OUT_OF_RANGE` and `FAILED_PRECONDITION`; every other status leaves
 /// the call in doubt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FailureKind {
     /// Nobody knows whether it was carried out: cut, timed out, cancelled, overloaded, internal.
     InDoubt,
@@ -109,8 +110,26 @@ pub enum FailureKind {
     UnknownProducer,
 }
 
+impl FailureKind {
+    /// What the status of a `Produce` call means.
+    pub fn of_produce(status: Code) -> Self {
+        match status {
+            Code::InvalidArgument | Code::OutOfRange | Code::FailedPrecondition => Self::Permanent,
+            _ => Self::InDoubt,
+        }
+    }
+
+    /// What the status of an `InitProducerId` call means. There alone `NOT_FOUND` says that a producer id is unknown.
+    pub fn of_init(status: Code) -> Self {
+        match status {
+            Code::NotFound => Self::UnknownProducer,
+            other => Self::of_produce(other),
+        }
+    }
+}
+
 /// The complete answer to an `InitProducerId` call.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct InitAnswer {
     /// The producer id.
     pub producer: ProducerId,
@@ -123,7 +142,7 @@ pub struct InitAnswer {
 }
 
 /// What a partition holds of the fenced epoch (R2).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RecoveredPartition {
     /// Which one.
     pub partition: TopicPartition,
@@ -134,7 +153,7 @@ pub struct RecoveredPartition {
 }
 
 /// A batch of the fenced epoch that is in the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RecoveredBatch {
     /// Sequence of its first record.
     pub base: Sequence,
@@ -211,7 +230,7 @@ pub struct OutgoingBatch {
 }
 
 /// What became of one record.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum RecordOutcome {
     /// In the log.
     Appended {

@@ -20,7 +20,7 @@ use crate::accumulator::Batch;
 pub(super) const SPAN: usize = 5;
 
 /// The tagged batches of one partition.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Window {
     slots: VecDeque<Slot>,
     next: Sequence,

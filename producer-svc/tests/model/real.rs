@@ -23,7 +23,6 @@ use oncelog_proto::{
 use producer_svc::session::{
     BatchAnswer, CallId, FailureKind, InitAnswer, InitId, OutgoingBatch, RecoveredBatch, RecoveredPartition,
 };
-use tonic::Code;
 
 use super::{
     broker::{Answer, Broker, Call, Log, record_numbers},
@@ -338,9 +337,13 @@ fn told(caller: Caller, answer: pipeline::Answer, max_batch_bytes: usize) -> Opt
         (Caller::Produce(id), pipeline::Answer::Produced(outcomes)) => {
             Answer::Produce(id, outcomes.into_iter().map(batch_answer).collect())
         }
-        (Caller::Produce(id), pipeline::Answer::Refused(fault)) => Answer::ProduceFailed(id, kind(&fault)),
+        (Caller::Produce(id), pipeline::Answer::Refused(fault)) => {
+            Answer::ProduceFailed(id, FailureKind::of_produce(fault.to_status().code()))
+        }
         (Caller::Init(id), pipeline::Answer::Granted(granted)) => Answer::Init(id, Ok(init_answer(granted, max_batch_bytes))),
-        (Caller::Init(id), pipeline::Answer::Refused(fault)) => Answer::Init(id, Err(kind(&fault))),
+        (Caller::Init(id), pipeline::Answer::Refused(fault)) => {
+            Answer::Init(id, Err(FailureKind::of_init(fault.to_status().code())))
+        }
         (caller, answer) => panic!("{caller:?} is told {answer:?}"),
     })
 }
@@ -374,15 +377,6 @@ fn init_answer(granted: Granted, max_batch_bytes: usize) -> InitAnswer {
     };
     let partitions = granted.recovered.into_iter().map(partition).collect();
     InitAnswer { producer: granted.producer, epoch: granted.epoch, max_batch_bytes, partitions }
-}
-
-/// As the shell reads a status.
-fn kind(fault: &Fault) -> FailureKind {
-    match fault.to_status().code() {
-        Code::NotFound => FailureKind::UnknownProducer,
-        Code::InvalidArgument | Code::OutOfRange | Code::FailedPrecondition => FailureKind::Permanent,
-        _ => FailureKind::InDoubt,
-    }
 }
 
 fn read_clocks(now: Monotonic, ahead: Duration, downtime: Duration) -> Now {

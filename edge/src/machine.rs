@@ -1,0 +1,41 @@
+//! What a shell asks of the machine that it runs on, so that everybody else can be told: the wall clock, and randomness.
+
+use std::{fmt, io, sync::Arc, time::SystemTime};
+
+use oncelog_proto::Timestamp;
+
+/// Tells what people call the time. It may jump. Cheap to clone.
+#[derive(Clone)]
+pub struct WallClock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
+
+impl WallClock {
+    /// The machine's own.
+    #[expect(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
+    pub fn system() -> Self {
+        Self::new(|| Timestamp::from_system(SystemTime::now()))
+    }
+
+    /// Another one.
+    pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Timestamp {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for WallClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("WallClock").field(&self.now()).finish()
+    }
+}
+
+/// A random number.
+///
+/// # Errors
+/// The operating system has none.
+pub fn random() -> io::Result<u64> {
+    getrandom::u64().map_err(|e| io::Error::other(format!("the operating system has no randomness: {e}")))
+}

@@ -1,0 +1,57 @@
+//! Rules broken on purpose, each in what stands around the two machines. A checker that finds nothing is worth something only if
+//! it finds these.
+//!
+//! A fault switch that is compiled into one of the machines belongs here too: as a variant that [`Broken::switch_on`] turns on.
+
+/// A rule that does not hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// Answers leave when their group is written, not when it is synced (R14).
+    AnswersBeforeSync,
+    /// The broker starts with what it knew, not with what is on disk (I5).
+    StateAheadOfLog,
+    /// Recovery answers tell how far the log goes, and no offsets (R2).
+    RecoveryWithoutWindows,
+    /// Recovery answers tell of older epochs too (R3).
+    RecoveryOfOlderEpochs,
+    /// The answer to a call that was given up is taken for the answer to another (R6).
+    AnswersOfOtherCalls,
+    /// Batches have no tags.
+    NoTags,
+    /// Early batches are held, and never told when their time is over.
+    HeldForEver,
+}
+
+impl Broken {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::AnswersBeforeSync,
+        Self::StateAheadOfLog,
+        Self::RecoveryWithoutWindows,
+        Self::RecoveryOfOlderEpochs,
+        Self::AnswersOfOtherCalls,
+        Self::NoTags,
+        Self::HeldForEver,
+    ];
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AnswersBeforeSync => "answers-before-sync",
+            Self::StateAheadOfLog => "state-ahead-of-log",
+            Self::RecoveryWithoutWindows => "recovery-without-windows",
+            Self::RecoveryOfOlderEpochs => "recovery-of-older-epochs",
+            Self::AnswersOfOtherCalls => "answers-of-other-calls",
+            Self::NoTags => "no-tags",
+            Self::HeldForEver => "held-for-ever",
+        }
+    }
+
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|broken| broken.name() == name)
+    }
+
+    /// Called before a run. Those above need nothing: the world asks for them where they matter.
+    pub(crate) fn switch_on(self) {}
+}

@@ -1,0 +1,56 @@
+//! Explores with bounds as large as there is time and memory for.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use oncelog_model::{broken::Broken, explore, scenarios};
+
+/// Every order of events between the real session and the real pipeline, within small bounds.
+#[derive(Debug, Parser)]
+#[command(name = "oncelog-model")]
+struct Args {
+    /// Only this scenario; all of them by default.
+    scenario: Option<String>,
+    /// Most states of a scenario; about 5 KiB of memory for each at the border.
+    #[arg(long, default_value_t = 1_000_000)]
+    states: usize,
+    /// Break a rule on purpose.
+    #[arg(long = "break", value_parser = broken)]
+    broken: Option<Broken>,
+}
+
+fn broken(name: &str) -> Result<Broken, String> {
+    Broken::named(name).ok_or_else(|| format!("there is {}", Broken::ALL.map(Broken::name).join(", ")))
+}
+
+#[expect(clippy::disallowed_methods, reason = "the command says how long it took")]
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let mut code = ExitCode::SUCCESS;
+    for mut scenario in scenarios::all() {
+        if args.scenario.as_ref().is_some_and(|only| only != scenario.name) {
+            continue;
+        }
+        scenario.bounds.broken = args.broken;
+        let started = std::time::Instant::now();
+        eprintln!("{}: {}", scenario.name, scenario.about);
+        let report = explore::explore(scenario.bounds, args.states, |at| {
+            eprint!("\r  depth {} states {} border {}   ", at.depth, at.states, at.border);
+        });
+        eprintln!(
+            "\r  {} states, {} steps, depth {}, longest recovery {}, {:.1} s{}   ",
+            report.states,
+            report.transitions,
+            report.depth,
+            report.longest_recovery,
+            started.elapsed().as_secs_f64(),
+            if report.complete { ", all explored" } else { ", NOT all explored" }
+        );
+        if let Some(found) = report.counterexample {
+            eprintln!("  VIOLATION: {}", found.what);
+            found.steps.iter().zip(1..).for_each(|(step, number)| eprintln!("  {number:3} {step}"));
+            code = ExitCode::FAILURE;
+        }
+    }
+    code
+}

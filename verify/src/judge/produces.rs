@@ -1,0 +1,268 @@
+//! Judges `Produce`: each answer to a batch is a claim about the log, refusals included (I7).
+
+use std::collections::HashMap;
+
+use super::{
+    Call, Moment,
+    epochs::Epochs,
+    ground::{Found, Ground, place},
+    known::Known,
+    outline::Standing,
+};
+use crate::{
+    history::{Partition, Place, ProduceAnswer, ProduceCalled, Tag},
+    report::{Evidence, Report, Rule},
+};
+
+/// What was produced so far.
+#[derive(Debug, Default)]
+pub(super) struct Produces {
+    /// By partition and batch of the log: somebody asked for exactly this batch.
+    asked: Vec<Vec<bool>>,
+    /// Where the records of a name are.
+    names: HashMap<u64, (usize, u32)>,
+    /// What was acknowledged of batches that are trimmed: the log cannot tell any more whether it changed (I4).
+    trimmed: HashMap<(usize, Tag), (Place, u64)>,
+}
+
+/// A call, and what was known when it was made.
+#[derive(Debug)]
+pub(super) struct Produced {
+    pub(super) what: ProduceCalled,
+    /// The next sequence that acknowledgements had told.
+    known: i64,
+}
+
+impl Produces {
+    pub(super) fn new(ground: &Ground<'_>) -> Self {
+        let asked = ground.log.partitions().iter().map(|partition| vec![false; partition.batches().len()]).collect();
+        Self { asked, ..Self::default() }
+    }
+
+    pub(super) fn called(
+        &mut self,
+        ground: &Ground<'_>,
+        known: &Known,
+        what: ProduceCalled,
+        now: Moment,
+        report: &mut Report,
+    ) -> Produced {
+        report.counts.produced += 1;
+        let index = ground.log.find(&what.partition);
+        let Some((tag, index)) = what.tag.zip(index) else { return Produced { what, known: 0 } };
+        if let Found::Batch(number) = ground.find(index, tag, what.record_count)
+            && is_same(ground, index, number, what.checksum)
+        {
+            let asked = &mut self.asked[index][number as usize];
+            report.counts.retried += u64::from(std::mem::replace(asked, true));
+            if let Some(name) = what.batch
+                && let Some(other) = self.names.insert(name, (index, number)).filter(|other| *other != (index, number))
+            {
+                report.counts.duplicated += u64::from(what.record_count);
+                let text = format!("the records of batch {name} are in the log under two tags");
+                let evidence = vec![
+                    Evidence::Line(now.line),
+                    place(ground.partition(other.0), other.1),
+                    place(ground.partition(index), number),
+                ];
+                report.accuse(Rule::I2, text, evidence);
+            }
+        }
+        let known = known.next(tag.producer, index);
+        Produced { what, known }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "each is a part of what is known")]
+    pub(super) fn answered(
+        &mut self,
+        ground: &Ground<'_>,
+        known: &mut Known,
+        epochs: &mut Epochs,
+        call: Call<Produced>,
+        answer: ProduceAnswer,
+        now: Moment,
+        report: &mut Report,
+    ) {
+        let Call { what: Produced { what: batch, known: known_when_called }, line: called, .. } = call;
+        match answer {
+            ProduceAnswer::Acknowledged { duplicate, .. } => {
+                report.counts.acknowledged += 1;
+                report.counts.duplicates_refused += u64::from(duplicate);
+            }
+            ProduceAnswer::DuplicateBelowWindow => report.counts.duplicates_refused += 1,
+            _ => {}
+        }
+        let standing = ground.standing(&batch.partition, called, now.line);
+        let claim = Claim { ground, batch: &batch, lines: [called, now.line], standing };
+        match answer {
+            ProduceAnswer::Acknowledged { place, duplicate } => {
+                if let Some(tag) = batch.tag {
+                    epochs.alive(tag.producer.id, call.at);
+                    if !duplicate {
+                        epochs.check_not_fenced(tag.producer, called, now, report);
+                    }
+                }
+                self.acknowledged(&claim, known, place, now, report);
+            }
+            ProduceAnswer::OutOfOrder { expected_sequence } => claim.out_of_order(expected_sequence, known_when_called, report),
+            ProduceAnswer::DuplicateBelowWindow => {
+                let end = batch.tag.map_or(0, |tag| tag.base_sequence + i64::from(batch.record_count));
+                claim.reaches(end, "the batch is said to be in the log", report);
+            }
+            ProduceAnswer::Fenced => {
+                if let Some(tag) = batch.tag {
+                    epochs.check_fenced(tag.producer, ground.outline.was_deleted(&batch.partition.topic), called, now, report);
+                }
+            }
+            ProduceAnswer::UnknownProducer => {
+                if let Some(tag) = batch.tag {
+                    epochs.check_unknown(tag.producer.id, called, now, report);
+                }
+            }
+            ProduceAnswer::Conflict => claim.conflict(report),
+            ProduceAnswer::Refused | ProduceAnswer::Unknown => {}
+        }
+    }
+
+    fn acknowledged(&mut self, claim: &Claim<'_>, known: &mut Known, place: Place, now: Moment, report: &mut Report) {
+        let batch = claim.batch;
+        if claim.standing != Standing::Current {
+            report.unjudged.deleted += 1;
+            return;
+        }
+        let count = u64::from(batch.record_count);
+        let Some(index) = claim.ground.log.find(&batch.partition) else {
+            report.counts.lost += count;
+            let what = format!("{} is not there; a batch was acknowledged in it", batch.partition);
+            return report.accuse(Rule::I1, what, claim.evidence());
+        };
+        if let Some(tag) = batch.tag {
+            known.grow(tag.producer, index, tag.base_sequence + i64::from(batch.record_count), now.life);
+        }
+        let log = claim.ground.partition(index);
+        if place.offset < log.log_start() {
+            report.unjudged.trimmed += 1;
+            let Some(tag) = batch.tag else { return };
+            let (first, line) = *self.trimmed.entry((index, tag)).or_insert((place, now.line));
+            if first != place {
+                let what = format!("{}: a batch was acknowledged at {first}, and later at {place}", batch.partition);
+                report.accuse(Rule::I4, what, vec![Evidence::Line(line), Evidence::Line(now.line)]);
+            }
+            return;
+        }
+        let there = log.at(place.offset).map(|(number, _)| *log.batch(number));
+        let mut evidence = claim.evidence();
+        evidence.push(Evidence::Record { partition: batch.partition.clone(), offset: place.offset });
+        match there {
+            Some(found)
+                if found.place.offset == place.offset
+                    && found.tag == batch.tag
+                    && found.record_count == batch.record_count
+                    && found.checksum.is_none_or(|checksum| checksum == batch.checksum) =>
+            {
+                if found.place != place {
+                    let what = format!("{}: acknowledged at {place}, and in the log at {}", batch.partition, found.place);
+                    report.accuse(Rule::I4, what, evidence);
+                }
+            }
+            _ => match batch.tag.map(|tag| claim.ground.find(index, tag, batch.record_count)) {
+                Some(Found::Batch(number)) => {
+                    let what =
+                        format!("{}: acknowledged at {place}, and in the log at {}", batch.partition, log.batch(number).place);
+                    report.accuse(Rule::I4, what, evidence);
+                }
+                Some(Found::Absent) | None => {
+                    report.counts.lost += count;
+                    let what =
+                        format!("{}: a batch of {count} records was acknowledged at {place}, and is not there", batch.partition);
+                    report.accuse(Rule::I1, what, evidence);
+                }
+            },
+        }
+    }
+
+    /// At the end, where nobody else wrote: batches that nobody asked for.
+    pub(super) fn end(&self, ground: &Ground<'_>, is_own: impl Fn(i64) -> bool, alone: bool, report: &mut Report) {
+        for (index, partition) in ground.log.partitions().iter().enumerate() {
+            for (number, batch) in (0..).zip(partition.batches()) {
+                let own = batch.tag.is_some_and(|tag| is_own(tag.producer.id));
+                if alone && own && !self.asked[index][number as usize] {
+                    let what = format!("{}: a batch that nobody sent", partition.name());
+                    report.accuse(Rule::I2, what, vec![place(partition, number)]);
+                }
+            }
+        }
+    }
+}
+
+/// What an answer claims.
+struct Claim<'a> {
+    ground: &'a Ground<'a>,
+    batch: &'a ProduceCalled,
+    lines: [u64; 2],
+    standing: Standing,
+}
+
+impl Claim<'_> {
+    fn evidence(&self) -> Vec<Evidence> {
+        self.lines.map(Evidence::Line).into()
+    }
+
+    fn out_of_order(&self, expected: i64, known_when_called: i64, report: &mut Report) {
+        let next = format!("sequence {expected} is said to be next");
+        if expected < known_when_called && self.standing == Standing::Current {
+            let what = format!("{}: {next}, after {known_when_called} was known", self.batch.partition);
+            return report.accuse(Rule::I5, what, self.evidence());
+        }
+        self.reaches(expected, &next, report);
+    }
+
+    /// The log has to hold this producer's sequences below `end`: an answer was computed from them (I7).
+    fn reaches(&self, end: i64, said: &str, report: &mut Report) {
+        let Some(tag) = self.batch.tag.filter(|_| end > 0) else { return };
+        if self.standing != Standing::Current {
+            report.unjudged.deleted += 1;
+            return;
+        }
+        let index = self.ground.log.find(&self.batch.partition);
+        let next = index.and_then(|index| self.ground.next_sequence(tag.producer, index));
+        if next.is_none() && index.is_some_and(|index| self.ground.partition(index).is_trimmed()) {
+            report.unjudged.trimmed += 1;
+        } else if next.unwrap_or(0) < end {
+            let what = format!("{}: {said}, and the log ends before sequence {}", self.batch.partition, next.unwrap_or(0));
+            report.accuse(Rule::I7, what, self.evidence());
+        }
+    }
+
+    /// A conflict is a lie if the log holds exactly this batch.
+    fn conflict(&self, report: &mut Report) {
+        let Some((tag, index)) = self.batch.tag.zip(self.ground.log.find(&self.batch.partition)) else { return };
+        if self.standing == Standing::Current
+            && let Found::Batch(number) = self.ground.find(index, tag, self.batch.record_count)
+            && self.ground.partition(index).batch(number).checksum == Some(self.batch.checksum)
+        {
+            let mut evidence = self.evidence();
+            evidence.push(place(self.ground.partition(index), number));
+            let what = format!("{}: a conflict with what is exactly the same", self.batch.partition);
+            report.accuse(Rule::I4, what, evidence);
+        }
+    }
+}
+
+/// Is this the batch's content, as far as can be told?
+fn is_same(ground: &Ground<'_>, index: usize, number: u32, checksum: u32) -> bool {
+    ground.partition(index).batch(number).checksum.is_none_or(|there| there == checksum)
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "offset {} of time {}", self.offset, self.append_time)
+    }
+}
+
+impl Partition {
+    /// Names one.
+    pub fn new(topic: impl Into<String>, partition: i32) -> Self {
+        Self { topic: topic.into(), partition }
+    }
+}

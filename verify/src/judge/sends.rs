@@ -1,0 +1,344 @@
+//! Judges `Send`: each record by what it is, because its caller knows nothing of tags.
+//!
+//! An accepted record stands where the answer says (I1, I4). A record is in the log at most as often as it was sent and not
+//! refused (I2). And what one caller sent one after the other stands in that order.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use super::{Call, Moment, ground::Ground, outline::Standing};
+use crate::{
+    history::{CallerId, Digest, Event, Partition, Place, SendCalled, SendOutcome},
+    history_file::{History, HistoryError},
+    report::{Evidence, Report, Rule},
+};
+
+/// What was sent so far.
+#[derive(Debug, Default)]
+pub(super) struct Sends {
+    topics: HashMap<String, u32>,
+    tallies: HashMap<Key, Tally>,
+    orders: HashMap<(CallerId, usize), Order>,
+    /// Lines of the calls of a caller that are not answered yet, oldest first.
+    open: HashMap<CallerId, VecDeque<u64>>,
+}
+
+/// A record of a topic.
+type Key = u64;
+
+/// How often a record was sent, and is there.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    in_log: u32,
+    /// Sent, whatever came of it.
+    sent: u32,
+    /// Acknowledged, and speaking of the topic that is there.
+    accepted: u32,
+    /// Of those: not accused one by one.
+    found: u32,
+    /// May be in the log: unknown, or doubtful, or not answered yet.
+    possible: u32,
+}
+
+/// How far a caller has come in a partition.
+#[derive(Debug, Default)]
+struct Order {
+    /// Line of an answer, and the highest offset that was acknowledged until then.
+    marks: VecDeque<(u64, i64)>,
+}
+
+impl Order {
+    /// The highest offset that was acknowledged before the line.
+    fn before(&self, line: u64) -> Option<(u64, i64)> {
+        self.marks.iter().rev().find(|(answered, _)| *answered < line).copied()
+    }
+
+    /// Notes an offset; forgets what no call can ask for any more, because all that are open were made after `oldest_open`.
+    fn note(&mut self, line: u64, offset: i64, oldest_open: u64) {
+        while self.marks.len() > 1 && self.marks[1].0 < oldest_open {
+            self.marks.pop_front();
+        }
+        let highest = self.marks.back().map_or(offset, |(_, highest)| offset.max(*highest));
+        match self.marks.back_mut() {
+            Some(mark) if mark.0 == line => mark.1 = highest,
+            _ => self.marks.push_back((line, highest)),
+        }
+    }
+}
+
+impl Sends {
+    /// Counts what is in the log.
+    pub(super) fn new(ground: &Ground<'_>) -> Self {
+        let mut sends = Self::default();
+        for partition in ground.log.partitions() {
+            let topic = sends.topic(&partition.name().topic);
+            for (_, _, digest) in partition.records() {
+                sends.tallies.entry(key(topic, digest)).or_default().in_log += 1;
+            }
+        }
+        sends
+    }
+
+    fn topic(&mut self, name: &str) -> u32 {
+        let next = u32::try_from(self.topics.len()).expect("topics are few");
+        *self.topics.entry(name.to_owned()).or_insert(next)
+    }
+
+    pub(super) fn called(&mut self, send: &SendCalled, now: Moment, report: &mut Report) {
+        let topic = self.topic(&send.topic);
+        report.counts.sent += send.records.len() as u64;
+        for digest in &send.records {
+            let tally = self.tallies.entry(key(topic, *digest)).or_default();
+            tally.sent += 1;
+            tally.possible += 1;
+        }
+        self.open.entry(send.caller).or_default().push_back(now.line);
+    }
+
+    pub(super) fn answered(
+        &mut self,
+        ground: &Ground<'_>,
+        call: Call<SendCalled>,
+        outcomes: &[SendOutcome],
+        now: Moment,
+        report: &mut Report,
+    ) -> Result<(), HistoryError> {
+        let Call { what: send, line: called, .. } = call;
+        let standing = ground.outline.standing(&send.topic, called, now.line);
+        let topic = self.topic(&send.topic);
+        let mut records = send.records.iter().copied();
+        let mut placed: Vec<(usize, i64)> = Vec::new();
+        for outcome in outcomes {
+            let count = match *outcome {
+                SendOutcome::Accepted { .. } => 1,
+                SendOutcome::Refused(count) | SendOutcome::Unknown(count) => count as usize,
+            };
+            for _ in 0..count {
+                let too_many = || HistoryError::line(now.line, format!("more outcomes than the {} records", send.records.len()));
+                let digest = records.next().ok_or_else(too_many)?;
+                let tally = self.tallies.entry(key(topic, digest)).or_default();
+                match *outcome {
+                    SendOutcome::Unknown(_) => report.counts.unknown += 1,
+                    SendOutcome::Refused(_) => {
+                        tally.possible -= 1;
+                        report.counts.refused += 1;
+                    }
+                    SendOutcome::Accepted { partition, place } => {
+                        report.counts.accepted += 1;
+                        match standing {
+                            Standing::Current => {}
+                            Standing::Doubtful => {
+                                report.unjudged.deleted += 1;
+                                continue;
+                            }
+                            Standing::Gone => {
+                                tally.possible -= 1;
+                                report.unjudged.deleted += 1;
+                                continue;
+                            }
+                        }
+                        tally.possible -= 1;
+                        tally.accepted += 1;
+                        let name = Partition { topic: send.topic.clone(), partition };
+                        match find(ground, &name, place, digest, [called, now.line], report) {
+                            Accepted::There(index) => {
+                                tally.found += 1;
+                                placed.push((index, place.offset));
+                            }
+                            Accepted::Somewhere => tally.found += 1,
+                            Accepted::Trimmed => {
+                                tally.accepted -= 1;
+                                tally.possible += 1;
+                            }
+                            Accepted::Missing => {}
+                        }
+                    }
+                }
+            }
+        }
+        report.counts.unknown += records.count() as u64;
+        self.check_order(ground, &send, called, &placed, now, report);
+        Ok(())
+    }
+
+    fn check_order(
+        &mut self,
+        ground: &Ground<'_>,
+        send: &SendCalled,
+        called: u64,
+        placed: &[(usize, i64)],
+        now: Moment,
+        report: &mut Report,
+    ) {
+        let open = self.open.entry(send.caller).or_default();
+        if let Ok(at) = open.binary_search(&called) {
+            open.remove(at);
+        }
+        let oldest_open = open.front().copied().unwrap_or(now.line);
+        let mut within: HashMap<usize, i64> = HashMap::new();
+        for (index, offset) in placed {
+            let order = self.orders.entry((send.caller, *index)).or_default();
+            let record = |offset| Evidence::Record { partition: ground.partition(*index).name().clone(), offset };
+            let before = if send.streamed { order.before(now.line) } else { order.before(called) };
+            if let Some(before) = within.insert(*index, *offset).filter(|before| before >= offset) {
+                let what = format!("records of one Send stand at {before} and then at {offset}");
+                report.accuse(Rule::Order, what, vec![Evidence::Line(called), record(before), record(*offset)]);
+            } else if let Some((earlier, before)) = before.filter(|(_, before)| before >= offset) {
+                let what =
+                    format!("what caller {} sent later stands at {offset}, what it sent before at {before}", send.caller.0);
+                let evidence = vec![Evidence::Line(earlier), Evidence::Line(called), record(before), record(*offset)];
+                report.accuse(Rule::Order, what, evidence);
+            }
+        }
+        for (index, offset) in placed {
+            self.orders.entry((send.caller, *index)).or_default().note(now.line, *offset, oldest_open);
+        }
+    }
+
+    /// Was a record of this topic sent by anybody?
+    pub(super) fn knows(&self, topic: &str, digest: Digest) -> bool {
+        let tally = self.topics.get(topic).and_then(|topic| self.tallies.get(&key(*topic, digest)));
+        tally.is_some_and(|tally| tally.sent > 0)
+    }
+
+    /// At the end: what is in the log too often, or not often enough.
+    pub(super) fn end(
+        self,
+        ground: &Ground<'_>,
+        history: &(impl History + ?Sized),
+        report: &mut Report,
+    ) -> Result<(), HistoryError> {
+        let mut suspects: Vec<(Key, Tally)> = Vec::new();
+        for (key, tally) in &self.tallies {
+            let Tally { in_log, sent, accepted, found, possible } = *tally;
+            report.counts.unknown_in_log += u64::from(in_log.saturating_sub(accepted).min(possible));
+            let most = accepted + possible;
+            if sent > 0 && in_log > most {
+                report.counts.duplicated += u64::from(in_log - most);
+                suspects.push((*key, *tally));
+            } else if in_log < found {
+                report.counts.lost += u64::from(found - in_log);
+                suspects.push((*key, *tally));
+            }
+        }
+        suspects.sort_unstable_by_key(|(key, _)| *key);
+        let evidence = self.evidence(ground, history, suspects.iter().take(EXPLAINED).map(|(key, _)| *key).collect())?;
+        for (key, tally) in suspects {
+            let Tally { in_log, sent, accepted, possible, .. } = tally;
+            let evidence = evidence.get(&key).cloned().unwrap_or_default();
+            let most = accepted + possible;
+            if in_log < most {
+                let what = format!("a record was acknowledged {accepted} times and is in the log {in_log} times");
+                report.accuse(Rule::I1, what, evidence);
+            } else {
+                let what =
+                    format!("a record that was sent {sent} times may be in the log {most} times and is there {in_log} times");
+                report.accuse(Rule::I2, what, evidence);
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes once more through everything, for the few records that something is wrong with: to remember the lines of all of them
+    /// from the start would cost more than all the rest.
+    fn evidence(
+        &self,
+        ground: &Ground<'_>,
+        history: &(impl History + ?Sized),
+        keys: HashSet<Key>,
+    ) -> Result<HashMap<Key, Vec<Evidence>>, HistoryError> {
+        let mut found: HashMap<Key, Vec<Evidence>> = HashMap::new();
+        if keys.is_empty() {
+            return Ok(found);
+        }
+        let mut calls = HashMap::new();
+        for (number, line) in (1..).zip(history.lines()?) {
+            match line?.event {
+                Event::SendCalled(send) => {
+                    let topic = self.topics[&send.topic];
+                    let touched: Vec<_> =
+                        send.records.iter().map(|digest| key(topic, *digest)).filter(|key| keys.contains(key)).collect();
+                    for key in &touched {
+                        found.entry(*key).or_default().push(Evidence::Line(number));
+                    }
+                    calls.insert(send.call, touched);
+                }
+                Event::SendAnswered { call, .. } => {
+                    for key in calls.remove(&call).unwrap_or_default() {
+                        found.entry(key).or_default().push(Evidence::Line(number));
+                    }
+                }
+                _ => {}
+            }
+        }
+        for partition in ground.log.partitions() {
+            let topic = self.topics[&partition.name().topic];
+            for (offset, _, digest) in partition.records() {
+                let key = key(topic, digest);
+                if keys.contains(&key) {
+                    let evidence = Evidence::Record { partition: partition.name().clone(), offset };
+                    found.entry(key).or_default().push(evidence);
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Where an accepted record is.
+enum Accepted {
+    There(usize),
+    /// The answer did not say where.
+    Somewhere,
+    Trimmed,
+    Missing,
+}
+
+fn find(ground: &Ground<'_>, name: &Partition, place: Place, digest: Digest, lines: [u64; 2], report: &mut Report) -> Accepted {
+    let mut evidence: Vec<_> = lines.map(Evidence::Line).into();
+    if place.offset < 0 {
+        return Accepted::Somewhere;
+    }
+    let Some(index) = ground.log.find(name) else {
+        report.counts.lost += 1;
+        report.accuse(
+            Rule::I1,
+            format!("{name} is not there; a record was acknowledged at its offset {}", place.offset),
+            evidence,
+        );
+        return Accepted::Missing;
+    };
+    let partition = ground.partition(index);
+    if place.offset < partition.log_start() {
+        report.unjudged.trimmed += 1;
+        return Accepted::Trimmed;
+    }
+    evidence.push(Evidence::Record { partition: name.clone(), offset: place.offset });
+    match partition.at(place.offset) {
+        Some((batch, there)) if there == digest => {
+            let time = partition.batch(batch).place.append_time;
+            if time != place.append_time {
+                let what = format!(
+                    "{name} offset {}: the time acknowledged is {}, in the log it is {time}",
+                    place.offset, place.append_time
+                );
+                report.accuse(Rule::I4, what, evidence);
+            }
+            Accepted::There(index)
+        }
+        there => {
+            report.counts.lost += 1;
+            let instead = if there.is_some() { "another record is there" } else { "there is none" };
+            let what = format!("{name} offset {}: a record was acknowledged there, and {instead}", place.offset);
+            report.accuse(Rule::I1, what, evidence);
+            Accepted::Missing
+        }
+    }
+}
+
+/// Mixes the topic in: the same record in two topics is two records.
+fn key(topic: u32, digest: Digest) -> Key {
+    digest.0 ^ u64::from(topic).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// Records whose lines and offsets are looked for.
+const EXPLAINED: usize = 100;
