@@ -263,12 +263,13 @@ fn settle(disk: &dyn Disk, last: &Last) -> Result<Option<Cut>, OpenError> {
     let end = last.tail.end.byte;
     let file = disk.open(&name).map_err(io())?;
     let mut cut = None;
-    if let Some(Torn { until, what }) = &last.tail.torn {
+    if let Some(Torn { until, least_len, what }) = &last.tail.torn {
         let copy = FileName::Torn(last.header.number, end).to_string();
         let len = usize::try_from(until - end).map_err(|_| OpenError::damaged(&name, end, "too much to cut"))?;
         let torn = read_vec(&*file, end, len).map_err(io())?;
-        // On a full disk the zeros behind it are where the copy finds its space.
-        file.set_len(*until).map_err(io())?;
+        // On a full disk the zeros behind it are where the copy finds its space. But this opening may end here, and the next one is to
+        // see a torn group again, and not a file that lost its end.
+        file.set_len(*least_len).map_err(io())?;
         reserve::with(disk, || disk::write_aside(disk, &copy, &[IoSlice::new(&torn)]))
             .and_then(|()| disk.sync_dir())
             .map_err(OpenError::io("keeping the torn group as", &copy))?;

@@ -213,19 +213,24 @@ pub(crate) fn offset(n: i64) -> Offset {
     Offset::new(n).expect("not negative")
 }
 
-/// Bytes that look like no others.
+/// Bytes that look like no others: no two pages of them are alike.
 pub(crate) fn payload(seed: i64, len: usize) -> Vec<u8> {
     let mut x = seed.unsigned_abs().wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut bytes = Vec::with_capacity(len + 8);
-    while bytes.len() < len {
+    let mut bytes = Vec::with_capacity(PERIOD + 8);
+    while bytes.len() < PERIOD.min(len) {
         x ^= x << 13;
         x ^= x >> 7;
         x ^= x << 17;
         bytes.extend_from_slice(&x.to_le_bytes());
     }
+    bytes.truncate(PERIOD);
+    let mut bytes = bytes.repeat(len / PERIOD + 1);
     bytes.truncate(len);
     bytes
 }
+
+/// A prime, so that each page begins elsewhere in it.
+const PERIOD: usize = 1021;
 
 pub(crate) fn segment(number: u64) -> String {
     format!("{number:020}.log")
