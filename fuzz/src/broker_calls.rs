@@ -62,12 +62,12 @@ fn parse(kind: u8, message: &[u8]) -> Option<Result<Request, Fault>> {
         }
         1 => parse::init_producer(&v1::InitProducerIdRequest::decode(message).ok()?).map(|(ask, _)| Request::InitProducer(ask)),
         2 => parse::create_topic(&v1::CreateTopicRequest::decode(message).ok()?),
-        3 => TopicName::parse(&v1::DeleteTopicRequest::decode(message).ok()?.topic).map(Request::DeleteTopic).map_err(Into::into),
+        3 => TopicName::parse(&v1::DeleteTopicRequest::decode(message).ok()?.topic).map(Request::DeleteTopic),
         4 => parse::describe_topics(&v1::DescribeTopicsRequest::decode(message).ok()?),
         5 => parse::describe_producers(&v1::DescribeProducersRequest::decode(message).ok()?),
         _ => {
             let request = v1::FetchRequest::decode(message).ok()?;
-            TopicPartition::parse(&request.topic, request.partition).map(Request::Locate).map_err(Into::into)
+            TopicPartition::parse(&request.topic, request.partition).map(Request::Locate)
         }
     })
 }
