@@ -26,7 +26,7 @@ struct Cli {
 
 #[derive(Debug, clap::Args)]
 struct Run {
-    /// A tenth of the load and one round: shows that everything works, and is not a result.
+    /// A quarter of the load and one round: shows that everything works, and is not a result.
     #[arg(long)]
     quick: bool,
     /// Only these rows, by name.

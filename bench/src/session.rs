@@ -1,6 +1,6 @@
 //! One session: the entries of a row in turns, round after round, so that whatever drifts drifts under all of them.
 //!
-//! A run that something else disturbed is repeated, at most [`MAX_ATTEMPTS`] times; the quietest counts, and is marked if it
+//! A run that something else disturbed is repeated, at most three times; the quietest counts, and is marked if it
 //! was not quiet. A run that fails is part of the result, with its error.
 
 use std::{
@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+
+use tokio::time::timeout;
 
 use crate::{
     candidate::{Entry, Place, Rate},
@@ -124,7 +126,9 @@ impl Session {
             settle().await;
             let observation = Observation::begin()?;
             let began = clock::now();
-            let outcome = entry.candidate.run(&load, Place { run: &run_directory, row: row_directory }).await;
+            let place = Place { run: &run_directory, row: row_directory };
+            let outcome = timeout(PATIENCE, entry.candidate.run(&load, place)).await;
+            let outcome = outcome.unwrap_or_else(|_| Err(anyhow::anyhow!("it was not done after {PATIENCE:?}")));
             let disturbance = observation.end()?;
             let is_last = attempts == MAX_ATTEMPTS || disturbance.is_quiet() || outcome.is_err() || began.elapsed() > LONG;
             let outcome = outcome.map_err(|error| format!("{error:#}"));
@@ -202,6 +206,8 @@ fn progress(metric: Metric, run: &Run, rounds: usize) -> String {
 const MAX_ATTEMPTS: usize = 3;
 /// A run that takes so long is not repeated.
 const LONG: Duration = Duration::from_secs(60);
+/// A run that takes so long has failed. The longest one makes a log of 10 GiB and reads it back.
+const PATIENCE: Duration = Duration::from_secs(900);
 const SETTLE: Duration = Duration::from_millis(300);
 
 #[cfg(test)]

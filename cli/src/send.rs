@@ -5,9 +5,11 @@
 
 mod input;
 mod ledger;
+mod recording;
 
 use std::{
     io::{IsTerminal, Write},
+    path::PathBuf,
     process::ExitCode,
     time::Duration,
 };
@@ -28,6 +30,7 @@ use tonic::{Code, Status, transport::Channel};
 use self::{
     input::{Chunk, Input},
     ledger::Ledger,
+    recording::Recording,
 };
 use crate::{connect, framing::Framing};
 
@@ -61,6 +64,9 @@ pub(crate) struct Args {
     /// which is max.block.ms and delivery.timeout.ms.
     #[arg(long, value_name = "SECONDS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: u64,
+    /// Write down what was sent and what was answered, for `oncelog verify`. A new file.
+    #[arg(long, value_name = "FILE")]
+    history: Option<PathBuf>,
 }
 
 /// How records stand on stdin.
@@ -83,12 +89,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     if let Some(partitions) = args.partitions {
         create_if_missing(&args.broker, &args.topic, partitions).await?;
     }
+    let recording = Recording::begin(args.history.as_deref(), &args.topic)?;
     let client = connect::producer(&args.producer).await?;
     let batch = usize::try_from(args.batch).expect("at most 10,000");
     let mut sending = Sending {
         call: Call::open(client),
         input: Input::stdin(framing, batch),
         ledger: Ledger::default(),
+        recording,
         progress: Progress::start(),
     };
     let ended = sending.run(&args).await;
@@ -119,6 +127,7 @@ struct Sending {
     call: Call,
     input: Input,
     ledger: Ledger,
+    recording: Recording,
     progress: Progress,
 }
 
@@ -164,7 +173,12 @@ impl Sending {
                 answer = self.call.answers.recv() => {
                     heard = Instant::now();
                     match answer {
-                        Some(Ok(answer)) => self.ledger.answered(answer),
+                        Some(Ok(answer)) => {
+                            if let Err(error) = self.recording.answered(&answer) {
+                                return unrecorded(&error);
+                            }
+                            self.ledger.answered(answer);
+                        }
                         Some(Err(status)) => return End::Broken(connect::failure("sending", &status).to_string()),
                         None => return End::Broken("the producer ended the stream".to_owned()),
                     }
@@ -174,6 +188,10 @@ impl Sending {
                         // Waiting for input is not waiting for an answer.
                         if self.ledger.outstanding() == 0 {
                             heard = Instant::now();
+                        }
+                        // What is not written down is not sent.
+                        if let Err(error) = self.recording.called(&chunk.records) {
+                            return unrecorded(&error);
                         }
                         self.send(args, chunk);
                     }
@@ -200,6 +218,10 @@ impl Sending {
     }
 
     fn report(mut self, ended: End) -> anyhow::Result<ExitCode> {
+        let ended = match self.recording.end() {
+            Ok(()) => ended,
+            Err(error) => unrecorded(&error),
+        };
         self.ledger.no_more_answers();
         let mut err = std::io::stderr().lock();
         let ledger = &self.ledger;
@@ -236,6 +258,10 @@ impl Sending {
         }
         Ok(ExitCode::FAILURE)
     }
+}
+
+fn unrecorded(error: &std::io::Error) -> End {
+    End::Broken(format!("--history cannot be written: {error}"))
 }
 
 /// One `SendStream`.

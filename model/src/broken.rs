@@ -18,8 +18,8 @@ pub enum Broken {
     AnswersOfOtherCalls,
     /// Batches have no tags.
     NoTags,
-    /// Early batches are held, and never told when their time is over.
-    HeldForEver,
+    /// A call whose answer was lost never ends.
+    NoTimeouts,
 }
 
 impl Broken {
@@ -31,7 +31,7 @@ impl Broken {
         Self::RecoveryOfOlderEpochs,
         Self::AnswersOfOtherCalls,
         Self::NoTags,
-        Self::HeldForEver,
+        Self::NoTimeouts,
     ];
 
     /// Its name on the command line.
@@ -43,7 +43,7 @@ impl Broken {
             Self::RecoveryOfOlderEpochs => "recovery-of-older-epochs",
             Self::AnswersOfOtherCalls => "answers-of-other-calls",
             Self::NoTags => "no-tags",
-            Self::HeldForEver => "held-for-ever",
+            Self::NoTimeouts => "no-timeouts",
         }
     }
 

@@ -46,7 +46,10 @@ pub(crate) struct Broker {
 #[derive(Clone, Debug)]
 struct Caller {
     waiter: Option<Waiter>,
+    /// The batches of a `Produce`.
     sent: Option<Rc<[Sent]>>,
+    /// The token of an `InitProducerId`.
+    token: Option<Rc<str>>,
 }
 
 impl Broker {
@@ -71,7 +74,7 @@ impl Broker {
 
     /// A fresh id for the strangers.
     pub(crate) fn hand_out_id(&mut self, ledger: &mut Ledger) -> Result<(), Violation> {
-        self.ask(Caller { waiter: None, sent: None }, Request::InitProducer(InitRequest::Fresh));
+        self.ask(Caller { waiter: None, sent: None, token: None }, Request::InitProducer(InitRequest::Fresh));
         self.sync_all(ledger).map(drop)
     }
 
@@ -81,11 +84,11 @@ impl Broker {
         if let (Some(code), Request::Produce { batches, .. }) = (refusal, &mut request) {
             batches[0] = Err(Fault::new(code, "refused unseen"));
         }
-        let sent = match call.message {
-            Message::Produce(sent) => Some(sent),
-            Message::Init { .. } => None,
+        let (sent, token) = match call.message {
+            Message::Produce(sent) => (Some(sent), None),
+            Message::Init { token, .. } => (None, Some(token)),
         };
-        self.ask(Caller { waiter: call.waiter, sent }, request);
+        self.ask(Caller { waiter: call.waiter, sent, token }, request);
     }
 
     fn ask(&mut self, caller: Caller, request: Request) {
@@ -163,7 +166,7 @@ impl Broker {
                     let mut judged = sent.iter().zip(outcomes);
                     judged.try_for_each(|(sent, outcome)| ledger.answer_batch(sent, outcome))?;
                 }
-                (Told::Granted(granted), _) => ledger.answer_grant(granted)?,
+                (Told::Granted(granted), _) => ledger.answer_grant(granted, caller.token.as_ref())?,
                 _ => {}
             }
             let told = self.bend(told);
@@ -202,7 +205,7 @@ impl Broker {
 
     /// Can time alone make it answer?
     pub(crate) fn holds(&self) -> bool {
-        self.pipeline.held().0 > 0 && self.broken != Some(Broken::HeldForEver)
+        self.pipeline.held().0 > 0
     }
 
     /// Time passes until the next held batch has waited long enough.
@@ -259,7 +262,6 @@ impl Broker {
         self.pipeline.digest(|number| self.callers[number].waiter.and_then(&name), into);
     }
 }
-
 
 fn options(bounds: &Bounds) -> Options {
     Options {

@@ -73,7 +73,7 @@ pub fn explore(bounds: Bounds, most_states: usize, mut tell: impl FnMut(Progress
         states: explorer.seen.len(),
         transitions: explorer.transitions,
         depth,
-        complete: border.is_empty(),
+        complete: border.is_empty() && counterexample.is_none(),
         longest_recovery,
         counterexample,
     }
@@ -119,7 +119,13 @@ impl Explorer {
                     self.expand(digest, &world, Step::Send, &mut next)?;
                     Some(digest)
                 }
-                None => return Err(self.counterexample(digest, None, "a Send never gets its outcome, though nothing fails any more")),
+                None => {
+                    return Err(self.counterexample(
+                        digest,
+                        None,
+                        "a Send never gets its outcome, though nothing fails any more",
+                    ));
+                }
             };
             self.seen.get_mut(&digest).expect("it is at the border").healthy = healthy;
         }
@@ -128,7 +134,13 @@ impl Explorer {
     }
 
     /// Takes every step from one state; returns where one of them leads.
-    fn expand(&mut self, digest: u64, world: &World, asked: Step, next: &mut Vec<Reached>) -> Result<Option<u64>, Counterexample> {
+    fn expand(
+        &mut self,
+        digest: u64,
+        world: &World,
+        asked: Step,
+        next: &mut Vec<Reached>,
+    ) -> Result<Option<u64>, Counterexample> {
         let mut answer = None;
         for (index, step) in (0..).zip(world.steps()) {
             self.transitions += 1;
@@ -162,7 +174,11 @@ impl Explorer {
                     break *length;
                 }
                 if !on_way.insert(at) {
-                    return Err(self.counterexample(at, None, "it goes round in circles for ever, though nothing fails any more"));
+                    return Err(self.counterexample(
+                        at,
+                        None,
+                        "it goes round in circles for ever, though nothing fails any more",
+                    ));
                 }
                 way.push(at);
                 match self.seen[&at].healthy {
@@ -185,7 +201,13 @@ impl Explorer {
         while self.seen[&digest].healthy.is_none() {
             let next = match world.next_if_healthy() {
                 None if world.is_settled() => digest,
-                None => return Err(self.counterexample(digest, None, "a Send never gets its outcome, though nothing fails any more")),
+                None => {
+                    return Err(self.counterexample(
+                        digest,
+                        None,
+                        "a Send never gets its outcome, though nothing fails any more",
+                    ));
+                }
                 Some(step) => match taken(&mut world, step) {
                     Ok(reached) => {
                         let index = u16::MAX;

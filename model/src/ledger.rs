@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     hash::{Hash, Hasher},
+    rc::Rc,
 };
 
 use broker_svc::{
@@ -33,8 +34,8 @@ pub(crate) struct Ledger {
     batches: BTreeMap<(ProducerId, Epoch), BTreeMap<TopicPartition, Vec<Placed>>>,
     /// The durable epoch of each producer.
     epochs: BTreeMap<ProducerId, Epoch>,
-    /// The highest epoch that was granted in an answer that left.
-    granted: BTreeMap<ProducerId, Epoch>,
+    /// The highest epoch that was granted in an answer that left, and the token of the call.
+    granted: BTreeMap<ProducerId, (Epoch, Option<Rc<str>>)>,
 }
 
 #[derive(Clone, Copy, Debug, Hash)]
@@ -73,7 +74,7 @@ macro_rules! violated {
 impl Ledger {
     /// So many records of nobody's `Send`s, whose outcomes nobody is told.
     pub(crate) fn expect_strangers(&mut self, records: usize) {
-        self.records = vec![Record { process: 0, told: None }; records];
+        self.records = vec![Record { process: STRANGER, told: None }; records];
     }
 
     /// The next record is sent by this process; returns its number.
@@ -172,8 +173,7 @@ impl Ledger {
 
     /// I3 and I6 of a batch that is durable now.
     fn note(&mut self, tag: Tag, append: &Append, partition: TopicPartition) -> Result<(), Violation> {
-        let granted = self.granted.get(&tag.producer).copied().unwrap_or(Epoch::ZERO);
-        if tag.epoch < granted {
+        if let Some((granted, _)) = self.granted.get(&tag.producer).filter(|(granted, _)| tag.epoch < *granted) {
             violated!("{tag} is appended after epoch {granted} was granted (I6)");
         }
         let batches = self.batches.entry((tag.producer, tag.epoch)).or_default().entry(partition).or_default();
@@ -211,13 +211,22 @@ impl Ledger {
     }
 
     /// A granted epoch leaves the broker: it is durable (I7), and tells all of the fenced epoch and nothing else (R2, R3).
-    pub(crate) fn answer_grant(&mut self, granted: &Granted) -> Result<(), Violation> {
+    /// It is granted to one caller (R13).
+    pub(crate) fn answer_grant(&mut self, granted: &Granted, token: Option<&Rc<str>>) -> Result<(), Violation> {
         let Granted { producer, epoch, recovered } = granted;
         if self.epochs.get(producer).is_none_or(|durable| durable < epoch) {
             violated!("producer {producer} is granted epoch {epoch}, which is not durable (I7)");
         }
-        let highest = self.granted.entry(*producer).or_insert(*epoch);
-        *highest = (*highest).max(*epoch);
+        let highest = self.granted.entry(*producer).or_insert_with(|| (*epoch, token.cloned()));
+        if highest.0 == *epoch && highest.1.as_ref() != token {
+            violated!(
+                "epoch {epoch} of producer {producer} is granted to two callers, with tokens {:?} and {token:?} (R13)",
+                highest.1
+            );
+        }
+        if highest.0 < *epoch {
+            *highest = (*epoch, token.cloned());
+        }
         let Some(fenced) = epoch.previous() else { return Ok(()) };
         if self.epochs.get(producer) != Some(epoch) {
             // It was fenced itself before its answer left; whoever hears of it cannot write.
@@ -233,11 +242,16 @@ impl Ledger {
             let window: Vec<_> = told.window.iter().map(|w| (w.base, w.base_offset, w.checksum)).collect();
             let last: Vec<_> = placed[placed.len().saturating_sub(5)..].iter().map(|p| (p.base, p.offset, p.checksum)).collect();
             if told.next != next || window != last {
-                violated!("the recovery of producer {producer} epoch {fenced} tells {told:?} of {partition}; durable is {placed:?} (R2)");
+                violated!(
+                    "the recovery of producer {producer} epoch {fenced} tells {told:?} of {partition}; durable is {placed:?} (R2)"
+                );
             }
         }
         match recovered.iter().find(|told| !batches.contains_key(&told.partition)) {
-            Some(told) => violated!("the recovery of producer {producer} epoch {fenced} tells of {}, where it wrote nothing (R3)", told.partition),
+            Some(told) => violated!(
+                "the recovery of producer {producer} epoch {fenced} tells of {}, where it wrote nothing (R3)",
+                told.partition
+            ),
             None => Ok(()),
         }
     }
@@ -262,6 +276,9 @@ impl Ledger {
         format!("{:?}", self.logs.values().collect::<Vec<_>>())
     }
 }
+
+/// Not a process of ours.
+const STRANGER: u8 = u8::MAX;
 
 fn place(offset: Offset) -> usize {
     usize::try_from(offset.get()).expect("not negative")

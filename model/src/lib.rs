@@ -43,9 +43,9 @@
 //! Of the crates, stateright fits best. But its `eventually` takes a cycle for a join and so misses livelocks, and a liveness check
 //! from every state of its own would cost many times the exploration. With the pointers it costs nothing, and they need the visited set.
 
-mod broker;
 pub mod bounds;
 pub mod broken;
+mod broker;
 pub mod explore;
 mod ledger;
 mod process;
@@ -54,3 +54,5 @@ pub mod step;
 mod travel;
 mod wire;
 pub mod world;
+
+pub use ledger::Violation;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use oncelog_model::{broken::Broken, explore, scenarios};
+use oncelog_model::{bounds::Bounds, broken::Broken, explore, scenarios};
 
 /// Every order of events between the real session and the real pipeline, within small bounds.
 #[derive(Debug, Parser)]
@@ -14,6 +14,9 @@ struct Args {
     /// Most states of a scenario; about 5 KiB of memory for each at the border.
     #[arg(long, default_value_t = 1_000_000)]
     states: usize,
+    /// The bounds of the tests, not the larger ones.
+    #[arg(long)]
+    small: bool,
     /// Break a rule on purpose.
     #[arg(long = "break", value_parser = broken)]
     broken: Option<Broken>,
@@ -27,14 +30,14 @@ fn broken(name: &str) -> Result<Broken, String> {
 fn main() -> ExitCode {
     let args = Args::parse();
     let mut code = ExitCode::SUCCESS;
-    for mut scenario in scenarios::all() {
+    for scenario in scenarios::all() {
         if args.scenario.as_ref().is_some_and(|only| only != scenario.name) {
             continue;
         }
-        scenario.bounds.broken = args.broken;
+        let bounds = Bounds { broken: args.broken, ..if args.small { scenario.small } else { scenario.large } };
         let started = std::time::Instant::now();
         eprintln!("{}: {}", scenario.name, scenario.about);
-        let report = explore::explore(scenario.bounds, args.states, |at| {
+        let report = explore::explore(bounds, args.states, |at| {
             eprint!("\r  depth {} states {} border {}   ", at.depth, at.states, at.border);
         });
         eprintln!(

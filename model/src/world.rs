@@ -77,8 +77,7 @@ impl World {
         }
         steps.extend((0..self.answers.len()).map(Step::Answer));
         for (place, waiter) in self.process.waiters().enumerate() {
-            // What was lost is given up some time, at no cost.
-            if self.left.give_ups > 0 || !self.is_under_way(waiter) {
+            if self.left.give_ups > 0 || self.times_out(waiter) {
                 steps.push(Step::GiveUp(place));
             }
         }
@@ -126,7 +125,7 @@ impl World {
         if self.broker.holds() && self.broker.keeps_waiting() {
             return Some(Step::BrokerTime);
         }
-        if let Some(place) = self.process.waiters().position(|waiter| !self.is_under_way(waiter)) {
+        if let Some(place) = self.process.waiters().position(|waiter| self.times_out(waiter)) {
             return Some(Step::GiveUp(place));
         }
         (!self.process.is_idle() && self.process.next_wakeup().is_some()).then_some(Step::SessionTime)
@@ -233,6 +232,11 @@ impl World {
         self.calls.iter().any(|call| call.waiter == Some(waiter))
             || self.answers.iter().any(|answer| answer.waiter() == waiter)
             || self.broker.has(waiter)
+    }
+
+    /// What was lost is given up some time, and that is no further failure.
+    fn times_out(&self, waiter: Waiter) -> bool {
+        !self.is_under_way(waiter) && self.bounds.broken != Some(Broken::NoTimeouts)
     }
 
     /// A call has ended for the session. What is left of it says nothing to anybody, unless that is broken.
@@ -343,7 +347,9 @@ impl World {
     /// A step in words, before it is taken.
     pub fn describe(&self, step: Step) -> String {
         let call = match step {
-            Step::Arrive(index) | Step::Double(index) | Step::Refuse(index, _) | Step::Fail { call: index, .. } => self.calls.get(index),
+            Step::Arrive(index) | Step::Double(index) | Step::Refuse(index, _) | Step::Fail { call: index, .. } => {
+                self.calls.get(index)
+            }
             _ => None,
         };
         let answer = match step {

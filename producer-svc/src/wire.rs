@@ -25,7 +25,12 @@ pub fn send(request: &SendRequest, max_request_size: usize) -> Result<(), Fault>
 ///
 /// # Errors
 /// What makes no sense about it; the outcome of the batches stays unknown.
-pub fn produced(response: ProduceResponse, counts: &[RecordCount], acks: Acks, now: Timestamp) -> Result<Vec<BatchAnswer>, String> {
+pub fn produced(
+    response: ProduceResponse,
+    counts: &[RecordCount],
+    acks: Acks,
+    now: Timestamp,
+) -> Result<Vec<BatchAnswer>, String> {
     answer::batches(response, counts, acks, now).map_err(|Nonsense(what)| what)
 }
 

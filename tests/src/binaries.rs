@@ -8,6 +8,8 @@ use std::{
     sync::OnceLock,
 };
 
+use oncelog_chaos::program::{Program, Programs};
+
 /// The path of a command: `broker-svc`, `producer-svc` or `oncelog`.
 ///
 /// # Panics
@@ -19,15 +21,19 @@ pub fn path(name: &str) -> PathBuf {
     path
 }
 
+/// A command as what is started.
+pub fn program(name: &str) -> Program {
+    Program::new(path(name))
+}
+
+/// Both services.
+pub fn programs() -> Programs {
+    Programs { broker: program("broker-svc"), producer: program("producer-svc") }
+}
+
 /// A command, ready to be given arguments.
 pub fn command(name: &str) -> tokio::process::Command {
-    let mut command = tokio::process::Command::new(path(name));
-    // What the one who runs the tests has set for themselves is not what is tested.
-    for (key, _) in env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("ONCELOG_")) {
-        command.env_remove(key);
-    }
-    command.env_remove("RUST_LOG").kill_on_drop(true);
-    command
+    program(name).command()
 }
 
 fn build() -> PathBuf {

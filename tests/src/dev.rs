@@ -2,7 +2,9 @@
 
 use std::{net::SocketAddr, path::Path};
 
-use crate::{port, process::Process};
+use oncelog_chaos::{port, process::Process};
+
+use crate::binaries;
 
 /// Both services in one process.
 #[derive(Debug)]
@@ -30,7 +32,7 @@ impl Dev {
             format!("--broker-admin-listen={broker_admin}"),
             format!("--producer-admin-listen={producer_admin}"),
         ];
-        let mut process = Process::start("oncelog", &args, log)?;
+        let mut process = Process::start(&binaries::program("oncelog"), &args, log)?;
         process.ready(broker_admin).await?;
         process.ready(producer_admin).await?;
         Ok(Self { process, broker, producer })

@@ -1,13 +1,12 @@
-//! What the end-to-end tests stand on: real processes, killed and paused; a network that breaks; records from real life.
+//! What the end-to-end tests stand on: real processes, killed and paused; a network that breaks; records from real life. Processes, networks and what
+//! breaks them are `oncelog_chaos`'s.
 //!
 //! | module | owns |
 //! |---|---|
 //! | [`binaries`] | where the built commands are, built when the tests run |
-//! | [`process`] | one process: started, asked whether it is ready, paused, ended, killed |
-//! | [`port`] | ports that a process can come back to |
-//! | [`proxy`] | a network in between that cuts, delays and swallows |
+//! | [`workplace`] | a directory for one test |
 //! | [`records`] | keyed records, and their form on the stdin and stdout of `oncelog` |
-//! | [`stack`] | broker, proxy and producer, put together |
+//! | [`stack`] | a stage in a directory of its own, and its log read by `oncelog` |
 //! | [`lone_broker`] | a broker on its own, spoken to by its contract |
 //! | [`dev`] | both in one process |
 //! | [`produce`] | Produce requests, in a line each |
@@ -22,12 +21,10 @@ pub mod dev;
 pub mod footprint;
 pub mod lone_broker;
 pub mod ordeal;
-pub mod port;
-pub mod process;
 pub mod produce;
-pub mod proxy;
 pub mod records;
 pub mod small_disk;
 pub mod stack;
 pub mod transcript;
 pub mod verdict;
+pub mod workplace;

@@ -8,6 +8,10 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use oncelog_chaos::{
+    port,
+    process::{Process, get},
+};
 use oncelog_proto::v1::{self, broker_service_client::BrokerServiceClient};
 use tokio::time::{sleep, timeout};
 use tonic::{
@@ -15,10 +19,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use crate::{
-    port,
-    process::{Process, Workplace, get},
-};
+use crate::{binaries, workplace::Workplace};
 
 /// A generated client.
 pub type Client = BrokerServiceClient<Channel>;
@@ -79,7 +80,7 @@ impl LoneBroker {
     /// It goes on.
     pub async fn ended(&mut self) -> anyhow::Result<(ExitStatus, String)> {
         let process = self.process.as_mut().context("it runs")?;
-        let ended = (process.ended().await?, process.log()?);
+        let ended = (process.wait_for_end().await?, process.log()?);
         self.process = None;
         Ok(ended)
     }
@@ -111,7 +112,7 @@ impl LoneBroker {
     }
 
     async fn launch(&mut self) -> anyhow::Result<()> {
-        let mut process = Process::start("broker-svc", &self.flags, &self.workplace.path("broker.log"))?;
+        let mut process = Process::start(&binaries::program("broker-svc"), &self.flags, &self.workplace.path("broker.log"))?;
         process.ready(self.admin).await?;
         self.process = Some(process);
         Ok(())

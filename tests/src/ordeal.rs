@@ -7,6 +7,7 @@
 use std::{process::Stdio, time::Duration};
 
 use anyhow::Context;
+use oncelog_chaos::dice::Dice;
 use oncelog_proto::v1::{DescribeTopicsRequest, broker_service_client::BrokerServiceClient};
 use tokio::{
     io::AsyncWriteExt,
@@ -45,7 +46,7 @@ pub async fn run(producer_args: &[&str]) -> anyhow::Result<Ordeal> {
     let feeding = tokio::spawn(feed(send.stdin.take().context("it is piped")?, sent.clone(), seen));
 
     let mut kills = 0;
-    let mut dice = Dice(0x5eed);
+    let mut dice = Dice::new(0x5eed);
     for round in 0..ROUNDS {
         let before = log_end(&stack).await?;
         released.send_replace(round + 1);
@@ -68,42 +69,42 @@ pub async fn run(producer_args: &[&str]) -> anyhow::Result<Ordeal> {
 async fn break_things(stack: &mut Stack, round: usize, dice: &mut Dice) -> anyhow::Result<usize> {
     if round.is_multiple_of(2) {
         // The broker does its work, its answers are lost, and it lives on: what is sent again meets a warm memory.
-        stack.proxy.swallow_answers();
+        stack.stage.inner.swallow_answers();
         sleep(dice.millis(20, 150)).await;
-        stack.proxy.cut_and_forward();
+        stack.stage.inner.cut_and_forward();
         sleep(dice.millis(0, 100)).await;
     }
     match round % 4 {
-        0 => stack.kill_broker().await?,
+        0 => stack.stage.kill_broker().await?,
         1 => {
             // The same, but it dies: what is sent again meets what was recovered from disk.
-            stack.proxy.swallow_answers();
+            stack.stage.inner.swallow_answers();
             sleep(dice.millis(20, 150)).await;
-            stack.kill_broker().await?;
-            stack.proxy.cut_and_forward();
+            stack.stage.kill_broker().await?;
+            stack.stage.inner.cut_and_forward();
         }
         2 => {
-            stack.producer.pause()?;
+            stack.stage.producer()?.pause()?;
             sleep(dice.millis(50, 300)).await;
-            stack.kill_broker().await?;
-            stack.restart_broker().await?;
-            stack.producer.go_on()?;
+            stack.stage.kill_broker().await?;
+            stack.stage.restart_broker().await?;
+            stack.stage.producer()?.go_on()?;
             return Ok(1);
         }
         _ => {
-            stack.proxy.cut();
+            stack.stage.inner.cut();
             sleep(dice.millis(0, 50)).await;
-            stack.kill_broker().await?;
+            stack.stage.kill_broker().await?;
             // And once more while it starts.
-            stack.launch_broker()?;
+            stack.stage.launch_broker()?;
             sleep(dice.millis(1, 60)).await;
-            stack.kill_broker().await?;
-            stack.restart_broker().await?;
+            stack.stage.kill_broker().await?;
+            stack.stage.restart_broker().await?;
             return Ok(2);
         }
     }
     sleep(dice.millis(0, 200)).await;
-    stack.restart_broker().await?;
+    stack.stage.restart_broker().await?;
     Ok(1)
 }
 
@@ -130,7 +131,7 @@ async fn feed(mut stdin: ChildStdin, records: Vec<Keyed>, mut released: watch::R
 
 /// Sum of the log's ends; 0 before the topic exists.
 async fn log_end(stack: &Stack) -> anyhow::Result<i64> {
-    let mut broker = BrokerServiceClient::new(stack.broker_channel()?);
+    let mut broker = BrokerServiceClient::new(stack.broker_channel());
     let request = DescribeTopicsRequest { topics: vec![TOPIC.to_owned()], allow_auto_create: false, ..Default::default() };
     match broker.describe_topics(request).await {
         Ok(described) => Ok(described.into_inner().topics.iter().flat_map(|t| &t.partitions).map(|p| p.log_end_offset).sum()),
@@ -147,18 +148,6 @@ async fn grown(stack: &Stack, before: i64) -> anyhow::Result<()> {
         anyhow::Ok(())
     };
     timeout(PATIENCE, grows).await.context("the log does not grow any more")?
-}
-
-/// Numbers that look random and are the same in every run (xorshift).
-struct Dice(u64);
-
-impl Dice {
-    fn millis(&mut self, least: u64, most: u64) -> Duration {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        Duration::from_millis(least + self.0 % (most - least + 1))
-    }
 }
 
 /// Partitions of the topic.

@@ -1,29 +1,19 @@
-//! Broker, proxy and producer, put together: `oncelog send → producer-svc → proxy → broker-svc`.
+//! A stage in a directory of its own, and its log as `oncelog fetch` reads it.
 
-use std::{net::SocketAddr, process::Output};
+use std::process::Output;
 
-use anyhow::Context;
-use tonic::transport::{Channel, Endpoint};
+use oncelog_chaos::stage::{Stage, channel};
+use tonic::transport::Channel;
 
-use crate::{
-    binaries, port,
-    process::{Process, Workplace},
-    proxy::Proxy,
-};
+use crate::{binaries, workplace::Workplace};
 
-/// Both services, with a network in between that can be broken.
+/// Both services, with networks in between that can be broken.
 #[derive(Debug)]
 pub struct Stack {
-    /// Where data and logs are.
+    /// The services.
+    pub stage: Stage,
+    /// Where data and logs are. The last to go: nobody writes there any more.
     pub workplace: Workplace,
-    /// Between producer and broker.
-    pub proxy: Proxy,
-    /// The producer's process.
-    pub producer: Process,
-    broker: Option<Process>,
-    broker_addr: SocketAddr,
-    broker_admin: SocketAddr,
-    producer_addr: SocketAddr,
 }
 
 impl Stack {
@@ -33,65 +23,27 @@ impl Stack {
     /// One of them does not start.
     pub async fn start(producer_args: &[&str]) -> anyhow::Result<Self> {
         let workplace = Workplace::new();
-        let (broker_addr, broker_admin) = (port::free(), port::free());
-        let (producer_addr, producer_admin) = (port::free(), port::free());
-        let proxy = Proxy::start(broker_addr).await?;
-        let mut broker = start_broker(&workplace, broker_addr, broker_admin)?;
-        broker.ready(broker_admin).await?;
-        let mut args = vec![
-            format!("--listen={producer_addr}"),
-            format!("--admin-listen={producer_admin}"),
-            format!("--broker=http://{}", proxy.addr()),
-        ];
-        args.extend(producer_args.iter().map(|&arg| arg.to_owned()));
-        let mut producer = Process::start("producer-svc", &args, &workplace.path("producer.log"))?;
-        producer.ready(producer_admin).await?;
-        Ok(Self { workplace, proxy, producer, broker: Some(broker), broker_addr, broker_admin, producer_addr })
+        // Small, so that a run goes over many of them.
+        let broker_args = ["--segment-bytes=4194304".to_owned()];
+        let producer_args: Vec<_> = producer_args.iter().map(|&arg| arg.to_owned()).collect();
+        let (data, logs) = (workplace.path("data"), workplace.path(""));
+        let stage = Stage::start(binaries::programs(), &data, &logs, &broker_args, &producer_args).await?;
+        Ok(Self { stage, workplace })
     }
 
-    /// Kills the broker with SIGKILL.
-    ///
-    /// # Errors
-    /// It had ended by itself, or is down already.
-    pub async fn kill_broker(&mut self) -> anyhow::Result<()> {
-        self.broker.take().context("the broker is down already")?.kill().await
+    /// A way to the broker itself, not by the network in between; connects when it is used.
+    pub fn broker_channel(&self) -> Channel {
+        channel(self.stage.broker_addr())
     }
 
-    /// Starts the broker again on the same data and waits until it is ready.
-    ///
-    /// # Errors
-    /// It does not start.
-    pub async fn restart_broker(&mut self) -> anyhow::Result<()> {
-        self.launch_broker()?;
-        self.broker.as_mut().context("just started")?.ready(self.broker_admin).await
-    }
-
-    /// Starts the broker again on the same data, and does not wait.
-    ///
-    /// # Errors
-    /// It is up already, or cannot be started.
-    pub fn launch_broker(&mut self) -> anyhow::Result<()> {
-        anyhow::ensure!(self.broker.is_none(), "the broker is up already");
-        self.broker = Some(start_broker(&self.workplace, self.broker_addr, self.broker_admin)?);
-        Ok(())
-    }
-
-    /// A way to the broker itself, not by the proxy; connects when it is used.
-    ///
-    /// # Errors
-    /// None: the address is valid.
-    pub fn broker_channel(&self) -> anyhow::Result<Channel> {
-        Ok(Endpoint::new(format!("http://{}", self.broker_addr))?.connect_lazy())
-    }
-
-    /// `--broker` for commands: the broker itself, not by way of the proxy.
+    /// `--broker` for commands: the broker itself.
     pub fn broker_flag(&self) -> String {
-        format!("--broker=http://{}", self.broker_addr)
+        format!("--broker=http://{}", self.stage.broker_addr())
     }
 
-    /// `--producer` for commands.
+    /// `--producer` for commands: the producer itself.
     pub fn producer_flag(&self) -> String {
-        format!("--producer=http://{}", self.producer_addr)
+        format!("--producer=http://{}", self.stage.producer_addr())
     }
 
     /// Runs `oncelog fetch` on the broker.
@@ -103,17 +55,6 @@ impl Stack {
         command.arg("fetch").arg(self.broker_flag()).args(args);
         succeeded(command.output().await?)
     }
-}
-
-fn start_broker(workplace: &Workplace, listen: SocketAddr, admin: SocketAddr) -> anyhow::Result<Process> {
-    let args = [
-        format!("--listen={listen}"),
-        format!("--admin-listen={admin}"),
-        format!("--data-dir={}", workplace.path("data").display()),
-        // Small, so that a run goes over many of them.
-        "--segment-bytes=4194304".to_owned(),
-    ];
-    Process::start("broker-svc", &args, &workplace.path("broker.log"))
 }
 
 /// The stdout of a command that went well.

@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use oncelog_tests::{binaries, dev::Dev, process::Workplace, stack::succeeded};
+use oncelog_tests::{binaries, dev::Dev, stack::succeeded, workplace::Workplace};
 use tokio::io::AsyncWriteExt;
 
 async fn send(dev: &Dev, line: &[u8]) {

@@ -2,7 +2,7 @@
 
 use std::{env, process::Command};
 
-use oncelog_tests::{binaries, dev::Dev, process::Workplace};
+use oncelog_tests::{binaries, dev::Dev, workplace::Workplace};
 
 fn has_grpcurl() -> bool {
     let found = Command::new("grpcurl").arg("-version").output().is_ok_and(|output| output.status.success());

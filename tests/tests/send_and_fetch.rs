@@ -75,7 +75,7 @@ async fn without_the_producer_what_is_not_answered_is_unknown() {
     // Without a broker nothing is answered.
     let sent = send(&stack, &["lost"], b"a\n").await;
     assert!(sent.status.success(), "{}", stderr(&sent));
-    stack.kill_broker().await.expect("it ran");
+    stack.stage.kill_broker().await.expect("it ran");
     let mut child = binaries::command("oncelog")
         .args(["send", "lost", &stack.producer_flag()])
         .stdin(Stdio::piped())
@@ -85,7 +85,7 @@ async fn without_the_producer_what_is_not_answered_is_unknown() {
     let mut stdin = child.stdin.take().expect("piped");
     stdin.write_all(b"b\nc\n").await.expect("it reads");
     tokio::time::sleep(Duration::from_millis(500)).await;
-    stack.producer.kill().await.expect("it ran");
+    stack.stage.take_producer().expect("it is up").kill().await.expect("it ran");
     drop(stdin);
     let output = child.wait_with_output().await.expect("it ends");
     assert_eq!(output.status.code(), Some(1));

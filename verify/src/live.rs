@@ -70,7 +70,7 @@ pub async fn read(client: &mut Client, topics: &[String], progress: &mut dyn FnM
     let before = ends(&described);
     let total = before.iter().map(|(_, start, end)| end - start).sum::<i64>().unsigned_abs();
     let mut so_far = Progress { read: 0, total };
-    let mut log = Log::default();
+    let mut log = Log::of(topics);
     for (name, start, end) in &before {
         log.add(read_partition(client, name, *start, *end, &mut so_far, progress).await?);
     }

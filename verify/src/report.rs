@@ -123,7 +123,7 @@ pub struct Counts {
 pub struct Unjudged {
     /// Claims about records that retention has trimmed.
     pub trimmed: u64,
-    /// Claims about a topic that was, or may have been, deleted since.
+    /// Claims about a topic that was, or may have been, deleted since, or that was not read.
     pub deleted: u64,
     /// Offsets between the ends of the log at which nothing was read: lost ranges.
     pub missing_offsets: u64,
@@ -147,7 +147,7 @@ pub struct Report {
     pub unjudged: Unjudged,
     /// How many promises were broken.
     pub violation_count: u64,
-    /// The first hundred of them.
+    /// The first twenty against each rule.
     pub violations: Vec<Violation>,
 }
 
@@ -165,13 +165,30 @@ impl Report {
         rules
     }
 
-    /// Adds a violation, unless a hundred are kept already: then it is counted.
+    /// Adds a violation, unless twenty against this rule are kept already: then it is counted.
     pub fn accuse(&mut self, rule: Rule, what: String, evidence: Vec<Evidence>) {
         self.violation_count += 1;
-        if self.violations.len() < VIOLATIONS_KEPT {
+        if self.violations.iter().filter(|kept| kept.rule == rule).count() < VIOLATIONS_KEPT {
             self.violations.push(Violation { rule, what, evidence });
         }
     }
 }
 
-const VIOLATIONS_KEPT: usize = 100;
+/// Against each rule, so that many against one do not hide those against another.
+const VIOLATIONS_KEPT: usize = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_violations_of_one_rule_do_not_hide_another() {
+        let mut report = Report::default();
+        for _ in 0..1_000 {
+            report.accuse(Rule::Order, "out of order".to_owned(), Vec::new());
+        }
+        report.accuse(Rule::I2, "twice".to_owned(), Vec::new());
+        assert_eq!((report.violations.len(), report.violation_count), (VIOLATIONS_KEPT + 1, 1_001));
+        assert_eq!(report.rules(), [Rule::I2, Rule::Order]);
+    }
+}

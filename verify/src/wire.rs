@@ -5,7 +5,7 @@ use oncelog_proto::{
     Timestamp,
     v1::{
         BatchResult, ErrorCode, InitProducerIdResponse, SendFailure, SendResponse, SendStreamResponse, batch_result,
-        send_failure::outcome::Outcome as Fate, send_stream_response,
+        send_failure::outcome::Outcome as Fate, send_response::SentRecord, send_stream_response,
     },
 };
 use prost::Message;
@@ -18,8 +18,13 @@ use crate::history::{FencedPartition, InitAnswer, Partition, Place, ProduceAnswe
 pub fn send(count: usize, answer: &Result<SendResponse, Status>) -> Vec<SendOutcome> {
     match answer {
         Ok(sent) => accepted(count, sent),
-        Err(status) => send_failure(status).map_or_else(Vec::new, |failure| failed(count, &failure)),
+        Err(status) => send_failure(status).map_or_else(|| no_answer(count), |failure| failed(count, &failure)),
     }
+}
+
+/// What is known of the `count` records of a call that nobody answered.
+pub fn no_answer(count: usize) -> Vec<SendOutcome> {
+    vec![SendOutcome::Unknown(u32::try_from(count).unwrap_or(u32::MAX))]
 }
 
 /// The answer to a request of `count` records in a `SendStream`.
@@ -27,25 +32,26 @@ pub fn send_stream(count: usize, answer: &SendStreamResponse) -> Vec<SendOutcome
     match &answer.outcome {
         Some(send_stream_response::Outcome::Sent(sent)) => accepted(count, sent),
         Some(send_stream_response::Outcome::Failed(failure)) => failed(count, failure),
-        None => Vec::new(),
+        None => no_answer(count),
     }
 }
 
 fn accepted(count: usize, sent: &SendResponse) -> Vec<SendOutcome> {
-    // An answer for another number of records is one to another question.
-    let records = sent.records.iter().filter(|_| sent.records.len() == count);
-    records
-        .map(|record| SendOutcome::Accepted { partition: record.partition, place: place(record.offset, &record.append_time) })
-        .collect()
+    if sent.records.len() != count {
+        // It is an answer to another question.
+        return no_answer(count);
+    }
+    let at = |record: &SentRecord| place(record.offset, &record.append_time);
+    sent.records.iter().map(|record| SendOutcome::Accepted { partition: record.partition, place: at(record) }).collect()
 }
 
 fn failed(count: usize, failure: &SendFailure) -> Vec<SendOutcome> {
     let mut outcomes = Vec::new();
+    let most = u32::try_from(count).unwrap_or(u32::MAX);
     let mut next = 0_u32;
     for outcome in &failure.outcomes {
         let (Ok(first), Ok(some)) = (u32::try_from(outcome.first_index), u32::try_from(outcome.count)) else { break };
         // Only what is told in order is believed; of the rest nothing is known.
-        let most = u32::try_from(count).unwrap_or(u32::MAX);
         if first != next || some == 0 || some > most - first {
             break;
         }
@@ -59,6 +65,7 @@ fn failed(count: usize, failure: &SendFailure) -> Vec<SendOutcome> {
         }
         next += some;
     }
+    outcomes.extend((next < most).then(|| SendOutcome::Unknown(most - next)));
     outcomes
 }
 
@@ -148,7 +155,6 @@ mod tests {
         v1::{
             BatchError,
             send_failure::{Appended, Outcome, Refused, Unknown},
-            send_response::SentRecord,
         },
     };
 
@@ -172,9 +178,9 @@ mod tests {
         let whole = failure(&[(0, 2, appended.clone()), (2, 1, refused.clone()), (3, 1, unknown)]);
         assert_eq!(failed(4, &whole), [at(7), at(8), SendOutcome::Refused(1), SendOutcome::Unknown(1)]);
         assert_eq!(failed(3, &whole), [at(7), at(8), SendOutcome::Refused(1)]);
-        assert_eq!(failed(4, &failure(&[(0, 1, appended), (2, 1, refused)])), [at(7)]);
+        assert_eq!(failed(4, &failure(&[(0, 1, appended), (2, 1, refused)])), [at(7), SendOutcome::Unknown(3)]);
         let other = SendResponse { records: vec![SentRecord::default(); 2] };
-        assert_eq!((accepted(2, &other).len(), accepted(3, &other)), (2, Vec::new()));
+        assert_eq!((accepted(2, &other).len(), accepted(3, &other)), (2, vec![SendOutcome::Unknown(3)]));
     }
 
     #[test]

@@ -302,10 +302,15 @@ fn i2_a_record_of_send_that_is_in_the_log_more_often_than_sent() {
 
 #[test]
 fn i2_what_nobody_sent_is_a_fault_only_where_nobody_else_writes() {
-    let mut other = story(|s| {
+    let elsewhere = story(|s| {
         s.fresh(1);
     });
-    violates(Rule::I2, &log(&[tag(1, 0, 0)]), &other);
+    assert_eq!(holds(&log(&[tag(2, 0, 0)]), &elsewhere).counts.of_others, 2, "a topic that this history does not speak of");
+    violates(Rule::I2, &log(&[tag(1, 0, 0)]), &elsewhere);
+    let mut other = story(|s| {
+        s.fresh(1);
+        s.send(1, &[99]);
+    });
     let report = violates(Rule::I2, &log(&[tag(2, 0, 0)]), &other);
     assert_eq!(report.counts.of_others, 2);
     other.events[0] = Event::Began(Began { format: FORMAT, alone: false, expiration_ms: None });
@@ -658,6 +663,19 @@ fn trimmed_records_are_counted_and_not_passed_in_silence() {
     let report = holds(&log, &story);
     assert_eq!(report.unjudged.trimmed, 3);
     assert_eq!(report.unjudged.total(), 3);
+}
+
+#[test]
+fn what_is_claimed_of_a_topic_that_was_not_read_is_not_judged() {
+    let story = story(|s| {
+        s.fresh(1).acked(tag(1, 0, 0), 0).recover(1, 0, "x", fenced(2, &[0]));
+        s.saw(Sight::Ends { partition: p0(), log_start: 0, log_end: 2 });
+        let call = s.send(1, &[5]);
+        s.accepted(call, &[7]);
+    });
+    let report = holds(&Log::of(&["other".to_owned()]), &story);
+    assert_eq!(report.unjudged.deleted, 4);
+    assert_eq!(report.counts.lost, 0);
 }
 
 #[test]

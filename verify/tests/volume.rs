@@ -57,6 +57,7 @@ fn two_million_events_take_the_memory_that_is_said() {
     if let (Some(before), Some(after)) = (before, peak_bytes()) {
         let log = before / RECORDS;
         let judged = (after - before) / RECORDS;
+        eprintln!("{log} bytes for a record of the log, in a batch of its own; {judged} to judge it");
         assert!(log <= 250 && judged <= 150, "{log} bytes for a record of the log, {judged} to judge it");
     } else {
         eprintln!("this system does not tell how much memory a process has: not measured");

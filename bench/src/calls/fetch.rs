@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context, ensure};
-use futures_util::{StreamExt, TryStreamExt, stream};
 use oncelog_proto::{
     PackedBatch,
     v1::{self, broker_service_client::BrokerServiceClient},
@@ -91,11 +90,11 @@ pub enum Kept {
 /// A stream fails, the ledger objects, or records are missing.
 pub async fn verify(broker: SocketAddr, topic: &str, load: &Load, kept: Kept, mut ledger: Ledger<'_>) -> anyhow::Result<u64> {
     let channel = connect(broker).await?;
-    // Opened ahead, read one after the other: with thousands of partitions the way to the first answer would be all there is.
-    let opened = stream::iter(0..load.partitions).map(|partition| open(channel.clone(), topic, partition, Form::Packed, false));
-    let mut streams = opened.buffered(OPENED_AHEAD);
     let mut appended = 0;
-    while let Some(mut responses) = streams.try_next().await? {
+    // One after the other. Streams that are open and not read would fill the window of the connection, and the one that is read
+    // would wait for ever.
+    for partition in 0..load.partitions {
+        let mut responses = open(channel.clone(), topic, partition, Form::Packed, false).await?;
         ledger.next_partition();
         let mut end = 0;
         while let Some(response) = responses.message().await? {
@@ -118,4 +117,3 @@ pub async fn verify(broker: SocketAddr, topic: &str, load: &Load, kept: Kept, mu
 
 /// Above any batch with its framing.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
-const OPENED_AHEAD: usize = 16;

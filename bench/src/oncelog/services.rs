@@ -9,6 +9,8 @@ use std::{
 use anyhow::Context;
 use oncelog_proto::v1::{self, broker_service_client::BrokerServiceClient};
 
+use tokio::time::sleep;
+
 use super::binaries;
 use crate::{
     calls,
@@ -93,11 +95,12 @@ impl Services {
         Usage::begin(&servers)
     }
 
-    /// What the journal consists of now.
+    /// What the journal consists of, after a rest in which the broker gets to look: it does so once a second.
     ///
     /// # Errors
     /// The broker does not tell.
     pub async fn journal(&self) -> anyhow::Result<Journal> {
+        sleep(LOOK_PAUSE).await;
         let text = http_get(self.admin, "/metrics").await.context("the broker tells no metrics")?;
         let number = |name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -121,6 +124,9 @@ impl Services {
         self.broker.stop().await
     }
 }
+
+/// A little longer than the broker's own.
+const LOOK_PAUSE: Duration = Duration::from_millis(1_100);
 
 /// Where runs of a row keep their data.
 pub(super) fn data(directory: &Path) -> PathBuf {

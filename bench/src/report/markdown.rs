@@ -14,7 +14,7 @@ pub(super) fn text(report: &Report) -> String {
     // Writing to a string does not fail, here and below.
     let mut out = String::from("# What was measured\n\n");
     if report.is_quick {
-        out.push_str("A quick session: a tenth of the load. It shows that everything works; it is not a result.\n\n");
+        out.push_str("A quick session: a quarter of the load. It shows that everything works; it is not a result.\n\n");
     }
     for (what, value) in &report.machine.0 {
         let _ = writeln!(out, "- {what}: {value}");

@@ -17,7 +17,7 @@ pub struct Report {
     pub machine: Machine,
     /// Seconds since 1970 when it began.
     pub began: u64,
-    /// Was it a tenth of the load?
+    /// Was it a part of the load?
     pub is_quick: bool,
     /// Versions of the peers.
     pub versions: BTreeMap<String, String>,

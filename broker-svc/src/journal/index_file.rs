@@ -3,7 +3,10 @@
 //! Header, then one line for each block, sorted by partition and offset, then the blocks. In memory stay partition and first
 //! offset of each block, 12 bytes; the rest is read when it is needed, and the page cache is its cache.
 
-use std::io::{self, IoSlice};
+use std::{
+    collections::BTreeMap,
+    io::{self, IoSlice},
+};
 
 use bytes::{Buf, BufMut};
 use oncelog_proto::Offset;
@@ -143,6 +146,17 @@ impl IndexFile {
             add_trimmed(&mut contents, Trimmed { partition: line.partition, log_start, bytes: line.stored });
         }
         Ok(contents)
+    }
+
+    /// Does it say exactly what this index says? What cannot be read says nothing.
+    pub(super) fn holds(&self, disk: &dyn Disk, expected: &MemoryIndex) -> bool {
+        let mut numbers = BTreeMap::new();
+        let is_same = expected.iter().all(|(partition, block)| {
+            let number: &mut usize = numbers.entry(partition).or_default();
+            *number += 1;
+            *number <= self.count(partition) && self.block(disk, partition, *number - 1).is_ok_and(|bytes| bytes == block.bytes())
+        });
+        is_same && expected.iter().count() == self.partitions.len()
     }
 
     fn range(&self, partition: PartitionId) -> std::ops::Range<usize> {

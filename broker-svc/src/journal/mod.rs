@@ -19,6 +19,7 @@
 //! | `writer`, `new_segment` | writing groups and markers; rolling into a new segment |
 //! | `catalog`, `memory_index`, `block`, `index_file` | which batches are where |
 //! | `reader` | reading batches |
+//! | `inspect` | reading everything, and changing nothing |
 //! | `snapshot_writer`, `snapshot_file` | the state, kept |
 //! | `retention`, `background`, `reserve`, `room` | what may go; tidying in steps; space for a full disk; how much is left |
 //! | `error`, `stats` | what went wrong, how large it is |
@@ -36,6 +37,7 @@ mod group;
 mod group_header;
 mod identity;
 mod index_file;
+mod inspect;
 mod inventory;
 mod memory_index;
 mod names;
@@ -64,6 +66,7 @@ mod writer;
 pub use background::{Background, Step};
 pub use error::{Fatal, NoSpace, OpenError, ReadError, SnapshotError, WriteError};
 pub use group::{Group, GroupDraft};
+pub use inspect::{Base, Inspected, Inspection};
 pub use open::{Replay, open};
 pub use options::{GroupLimit, Options};
 pub use position::{GroupNumber, Position};

@@ -33,6 +33,7 @@ use super::{
     report::{Cut, OpenReport, Progress},
     reserve, scan,
     segment_header::SegmentHeader,
+    snapshot_file::SnapshotHeader,
     tail::{self, Tail, Torn},
     writer::{Journal, Start},
 };
@@ -145,7 +146,15 @@ pub(super) struct Last {
 
 impl Found {
     fn look(disk: &dyn Disk, inventory: &Inventory) -> Result<Self, OpenError> {
-        let snapshots = inventory.verify_snapshots(disk)?;
+        Self::with(disk, inventory, inventory.verify_snapshots(disk)?)
+    }
+
+    /// As if the only snapshot were this one.
+    pub(super) fn from(disk: &dyn Disk, inventory: &Inventory, base: Option<SnapshotHeader>) -> Result<Self, OpenError> {
+        Self::with(disk, inventory, Snapshots { verified: base.into_iter().collect(), damaged: Vec::new() })
+    }
+
+    fn with(disk: &dyn Disk, inventory: &Inventory, snapshots: Snapshots) -> Result<Self, OpenError> {
         let Some((number, header)) = inventory.segments.last_key_value() else {
             return Ok(Self { snapshots, last: None });
         };

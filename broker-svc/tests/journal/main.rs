@@ -5,6 +5,7 @@ mod damage;
 mod failing_disk;
 mod faults;
 mod indexes;
+mod inspect;
 mod operations;
 mod overlay;
 mod recycling;

@@ -194,7 +194,7 @@ fn check_told(
         let partition = ground.partition(index);
         let told = told.iter().find(|told| told.partition == *partition.name());
         let next_told = told.map_or(0, |told| told.next_sequence);
-        if ground.standing(partition.name(), lines[0], lines[1]) != Standing::Current {
+        if ground.standing(&partition.name().topic, lines[0], lines[1]) != Standing::Current {
             report.unjudged.deleted += 1;
             continue;
         }
@@ -219,7 +219,7 @@ fn check_told(
     for told in told {
         let index = ground.log.find(&told.partition);
         let in_log = index.and_then(|index| ground.next_sequence(fenced, index));
-        if ground.standing(&told.partition, lines[0], lines[1]) != Standing::Current {
+        if ground.standing(&told.partition.topic, lines[0], lines[1]) != Standing::Current {
             report.unjudged.deleted += 1;
         } else if in_log.is_none() && index.is_some_and(|index| ground.partition(index).is_trimmed()) {
             report.unjudged.trimmed += 1;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::outline::{Outline, Standing};
 use crate::{
-    history::{Partition, Producer, Tag},
+    history::{Producer, Tag},
     log::{Batch, Log, PartitionLog},
     report::{Evidence, Report, Rule},
 };
@@ -124,8 +124,9 @@ impl<'a> Ground<'a> {
         &self.log.partitions()[index]
     }
 
-    pub(super) fn standing(&self, partition: &Partition, called: u64, answered: u64) -> Standing {
-        self.outline.standing(&partition.topic, called, answered)
+    /// How a claim stands to the topic that was read. Of one that was not read, nobody can tell.
+    pub(super) fn standing(&self, topic: &str, called: u64, answered: u64) -> Standing {
+        if self.log.covers(topic) { self.outline.standing(topic, called, answered) } else { Standing::Doubtful }
     }
 }
 

@@ -6,26 +6,27 @@
 //! | `ground` | the log alone: I2, I3, I5, I6 |
 //! | `produces` | batches and the answers to them: I1, I2, I4, I5, I7 |
 //! | `epochs` | producer ids, recoveries: I4, I5, I6, I7 |
-//! | `sends` | records of `Send`: I1, I2, I4, and their order |
+//! | `sends`, `order` | records of `Send`: I1, I2, I4; and their order |
 //! | `sights` | what was read and described: I5, I7 |
 //! | `outline`, `known` | which topic a call spoke of; what was known when |
 //!
 //! A broker has many lives in a history. I8 is judged here: who asked after a disk had failed and is told "in the log" by the same
 //! life was told too much.
 //!
-//! What cannot be judged is counted ([`crate::report::Unjudged`]), never passed in silence. In memory, beside the log: some 40 bytes for each record
-//! that was sent by `Send` or is in the log, a bit for each batch in it, 24 for each batch that was given a name, and what is
-//! known of each producer in each partition.
+//! What cannot be judged is counted ([`crate::report::Unjudged`]), never passed in silence. In memory, beside the log: some 100 bytes for
+//! each record that was sent by `Send` or is in the log, 5 for each batch in it, some 40 for each batch that was given a name, and
+//! what is known of each producer in each partition.
 
 mod epochs;
 mod ground;
 mod known;
+mod order;
 mod outline;
 mod produces;
 mod sends;
 mod sights;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use self::{
     epochs::{Asked, Epochs},
@@ -67,6 +68,7 @@ pub fn judge(log: &Log, history: &(impl History + ?Sized)) -> Result<Report, His
         life: 0,
         disk_failed: None,
         alone: false,
+        topics: HashSet::new(),
         ground,
         report,
     };
@@ -114,12 +116,13 @@ struct Judge<'a> {
     /// Line in which the disk of this life failed.
     disk_failed: Option<u64>,
     alone: bool,
+    /// Topics that somebody wrote to in this history.
+    topics: HashSet<String>,
 }
 
 impl Judge<'_> {
     fn line(&mut self, number: u64, line: Line) -> Result<(), HistoryError> {
         let now = Moment { line: number, at: line.at, life: self.life };
-        let report = &mut self.report;
         match line.event {
             Event::Began(began) => {
                 if number != 1 || began.format != FORMAT {
@@ -136,40 +139,42 @@ impl Judge<'_> {
             }
             Event::ProduceCalled(batch) => {
                 let id = batch.call;
-                let what = self.produces.called(&self.ground, &self.known, batch, now, report);
+                self.wrote_to(&batch.partition.topic);
+                let what = self.produces.called(&self.ground, &self.known, batch, now, &mut self.report);
                 self.open(id, Open::Produce(Call::new(what, now)), number)?;
             }
             Event::SendCalled(send) => {
                 let id = send.call;
-                self.sends.called(&send, now, report);
+                self.wrote_to(&send.topic);
+                self.sends.called(&send, now, &mut self.report);
                 self.open(id, Open::Send(Call::new(send, now)), number)?;
             }
             Event::LookCalled { call } => self.open(call, Open::Look(Look { line: number, life: self.life }), number)?,
             Event::DeleteCalled { call, .. } => self.open(call, Open::Delete, number)?,
             Event::InitAnswered { call, answer } => match self.open.remove(&call) {
-                Some(Open::Init(init)) => self.epochs.answered(&self.ground, init, answer, now, report),
+                Some(Open::Init(init)) => self.epochs.answered(&self.ground, init, answer, now, &mut self.report),
                 _ => return Err(no_such_call(number, call)),
             },
             Event::ProduceAnswered { call, answer } => match self.open.remove(&call) {
                 Some(Open::Produce(batch)) => {
                     let acknowledged = matches!(answer, ProduceAnswer::Acknowledged { .. });
-                    check_disk(self.disk_failed.filter(|_| acknowledged), batch.line, number, report);
+                    check_disk(self.disk_failed.filter(|_| acknowledged), batch.line, number, &mut self.report);
                     let (known, epochs) = (&mut self.known, &mut self.epochs);
-                    self.produces.answered(&self.ground, known, epochs, batch, answer, now, report);
+                    self.produces.answered(&self.ground, known, epochs, batch, answer, now, &mut self.report);
                 }
                 _ => return Err(no_such_call(number, call)),
             },
             Event::SendAnswered { call, outcomes } => match self.open.remove(&call) {
                 Some(Open::Send(send)) => {
                     let accepted = outcomes.iter().any(|outcome| matches!(outcome, SendOutcome::Accepted { .. }));
-                    check_disk(self.disk_failed.filter(|_| accepted), send.line, number, report);
-                    self.sends.answered(&self.ground, send, &outcomes, now, report)?;
+                    check_disk(self.disk_failed.filter(|_| accepted), send.line, number, &mut self.report);
+                    self.sends.answered(&self.ground, send, &outcomes, now, &mut self.report)?;
                 }
                 _ => return Err(no_such_call(number, call)),
             },
             Event::Saw { call, sight } => match self.open.get(&call) {
                 // It may see more.
-                Some(Open::Look(look)) => sights::judge(&self.ground, &self.known, *look, &sight, now, report),
+                Some(Open::Look(look)) => sights::judge(&self.ground, &self.known, *look, &sight, now, &mut self.report),
                 _ => return Err(no_such_call(number, call)),
             },
             Event::DeleteAnswered { call, .. } => match self.open.remove(&call) {
@@ -184,6 +189,12 @@ impl Judge<'_> {
             Event::BrokerDied | Event::ProducerDied | Event::ProducerStarted => {}
         }
         Ok(())
+    }
+
+    fn wrote_to(&mut self, topic: &str) {
+        if !self.topics.contains(topic) {
+            self.topics.insert(topic.to_owned());
+        }
     }
 
     fn open(&mut self, call: CallId, open: Open, line: u64) -> Result<(), HistoryError> {
@@ -202,13 +213,14 @@ impl Judge<'_> {
         let epochs = &self.epochs;
         self.produces.end(&self.ground, |id| epochs.is_own(id), self.alone, &mut self.report);
         for partition in self.ground.log.partitions() {
+            let is_alone = self.alone && self.topics.contains(&partition.name().topic);
             for (offset, batch, digest) in partition.records() {
                 let tag = partition.batch(batch).tag;
                 if self.sends.knows(&partition.name().topic, digest) || tag.is_some_and(|tag| epochs.is_own(tag.producer.id)) {
                     continue;
                 }
                 self.report.counts.of_others += 1;
-                if self.alone {
+                if is_alone {
                     let evidence = Evidence::Record { partition: partition.name().clone(), offset };
                     let what = format!("{} offset {offset}: a record that nobody sent", partition.name());
                     self.report.accuse(Rule::I2, what, vec![evidence]);

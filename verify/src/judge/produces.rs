@@ -92,7 +92,7 @@ impl Produces {
             ProduceAnswer::DuplicateBelowWindow => report.counts.duplicates_refused += 1,
             _ => {}
         }
-        let standing = ground.standing(&batch.partition, called, now.line);
+        let standing = ground.standing(&batch.partition.topic, called, now.line);
         let claim = Claim { ground, batch: &batch, lines: [called, now.line], standing };
         match answer {
             ProduceAnswer::Acknowledged { place, duplicate } => {

@@ -1,13 +1,13 @@
 //! Judges `Send`: each record by what it is, because its caller knows nothing of tags.
 //!
 //! An accepted record stands where the answer says (I1, I4). A record is in the log at most as often as it was sent and not
-//! refused (I2). And what one caller sent one after the other stands in that order.
+//! refused (I2).
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 
-use super::{Call, Moment, ground::Ground, outline::Standing};
+use super::{Call, Moment, ground::Ground, order::Orders, outline::Standing};
 use crate::{
-    history::{CallerId, Digest, Event, Partition, Place, SendCalled, SendOutcome},
+    history::{Digest, Event, Partition, Place, SendCalled, SendOutcome},
     history_file::{History, HistoryError},
     report::{Evidence, Report, Rule},
 };
@@ -17,9 +17,7 @@ use crate::{
 pub(super) struct Sends {
     topics: HashMap<String, u32>,
     tallies: HashMap<Key, Tally>,
-    orders: HashMap<(CallerId, usize), Order>,
-    /// Lines of the calls of a caller that are not answered yet, oldest first.
-    open: HashMap<CallerId, VecDeque<u64>>,
+    orders: Orders,
 }
 
 /// A record of a topic.
@@ -37,32 +35,6 @@ struct Tally {
     found: u32,
     /// May be in the log: unknown, or doubtful, or not answered yet.
     possible: u32,
-}
-
-/// How far a caller has come in a partition.
-#[derive(Debug, Default)]
-struct Order {
-    /// Line of an answer, and the highest offset that was acknowledged until then.
-    marks: VecDeque<(u64, i64)>,
-}
-
-impl Order {
-    /// The highest offset that was acknowledged before the line.
-    fn before(&self, line: u64) -> Option<(u64, i64)> {
-        self.marks.iter().rev().find(|(answered, _)| *answered < line).copied()
-    }
-
-    /// Notes an offset; forgets what no call can ask for any more, because all that are open were made after `oldest_open`.
-    fn note(&mut self, line: u64, offset: i64, oldest_open: u64) {
-        while self.marks.len() > 1 && self.marks[1].0 < oldest_open {
-            self.marks.pop_front();
-        }
-        let highest = self.marks.back().map_or(offset, |(_, highest)| offset.max(*highest));
-        match self.marks.back_mut() {
-            Some(mark) if mark.0 == line => mark.1 = highest,
-            _ => self.marks.push_back((line, highest)),
-        }
-    }
 }
 
 impl Sends {
@@ -91,7 +63,7 @@ impl Sends {
             tally.sent += 1;
             tally.possible += 1;
         }
-        self.open.entry(send.caller).or_default().push_back(now.line);
+        self.orders.called(send.caller, now.line);
     }
 
     pub(super) fn answered(
@@ -103,7 +75,7 @@ impl Sends {
         report: &mut Report,
     ) -> Result<(), HistoryError> {
         let Call { what: send, line: called, .. } = call;
-        let standing = ground.outline.standing(&send.topic, called, now.line);
+        let standing = ground.standing(&send.topic, called, now.line);
         let topic = self.topic(&send.topic);
         let mut records = send.records.iter().copied();
         let mut placed: Vec<(usize, i64)> = Vec::new();
@@ -156,42 +128,8 @@ impl Sends {
             }
         }
         report.counts.unknown += records.count() as u64;
-        self.check_order(ground, &send, called, &placed, now, report);
+        self.orders.answered(ground, &send, called, &placed, now, report);
         Ok(())
-    }
-
-    fn check_order(
-        &mut self,
-        ground: &Ground<'_>,
-        send: &SendCalled,
-        called: u64,
-        placed: &[(usize, i64)],
-        now: Moment,
-        report: &mut Report,
-    ) {
-        let open = self.open.entry(send.caller).or_default();
-        if let Ok(at) = open.binary_search(&called) {
-            open.remove(at);
-        }
-        let oldest_open = open.front().copied().unwrap_or(now.line);
-        let mut within: HashMap<usize, i64> = HashMap::new();
-        for (index, offset) in placed {
-            let order = self.orders.entry((send.caller, *index)).or_default();
-            let record = |offset| Evidence::Record { partition: ground.partition(*index).name().clone(), offset };
-            let before = if send.streamed { order.before(now.line) } else { order.before(called) };
-            if let Some(before) = within.insert(*index, *offset).filter(|before| before >= offset) {
-                let what = format!("records of one Send stand at {before} and then at {offset}");
-                report.accuse(Rule::Order, what, vec![Evidence::Line(called), record(before), record(*offset)]);
-            } else if let Some((earlier, before)) = before.filter(|(_, before)| before >= offset) {
-                let what =
-                    format!("what caller {} sent later stands at {offset}, what it sent before at {before}", send.caller.0);
-                let evidence = vec![Evidence::Line(earlier), Evidence::Line(called), record(before), record(*offset)];
-                report.accuse(Rule::Order, what, evidence);
-            }
-        }
-        for (index, offset) in placed {
-            self.orders.entry((send.caller, *index)).or_default().note(now.line, *offset, oldest_open);
-        }
     }
 
     /// Was a record of this topic sent by anybody?

@@ -17,7 +17,7 @@ pub(super) struct Look {
 pub(super) fn judge(ground: &Ground<'_>, known: &Known, look: Look, sight: &Sight, now: Moment, report: &mut Report) {
     let (Sight::Records { partition: name, .. } | Sight::Ends { partition: name, .. } | Sight::Next { partition: name, .. }) =
         sight;
-    if ground.standing(name, look.line, now.line) != Standing::Current {
+    if ground.standing(&name.topic, look.line, now.line) != Standing::Current {
         report.unjudged.deleted += 1;
         return;
     }

@@ -1,9 +1,10 @@
 //! One process: started, asked whether it is ready, paused, ended, killed. What it says goes to a file, whose end is shown if
-//! the test fails.
+//! a test fails.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, OpenOptions},
     net::SocketAddr,
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
@@ -18,7 +19,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::binaries;
+use crate::program::Program;
 
 /// A running process; killed when dropped.
 #[derive(Debug)]
@@ -29,20 +30,22 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `binary` with `args`; stdout and stderr are added to the file `log`.
+    /// Starts a program with `args`; stdout and stderr are added to the file `log`.
     ///
     /// # Errors
     /// It cannot be started.
-    pub fn start(binary: &str, args: &[String], log: &Path) -> anyhow::Result<Self> {
+    pub fn start(program: &Program, args: &[String], log: &Path) -> anyhow::Result<Self> {
+        let name = program.name();
         let file = OpenOptions::new().create(true).append(true).open(log)?;
-        let child = binaries::command(binary)
+        let child = program
+            .command()
             .args(args)
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)
             .spawn()
-            .with_context(|| format!("{binary} cannot be started"))?;
-        Ok(Self { name: binary.to_owned(), child, log: log.to_owned() })
+            .with_context(|| format!("{name} cannot be started"))?;
+        Ok(Self { name, child, log: log.to_owned() })
     }
 
     /// Waits until `GET /readyz` on `admin` says yes.
@@ -76,6 +79,24 @@ impl Process {
         Ok(())
     }
 
+    /// Waits for the end of a process that somebody else has killed.
+    ///
+    /// # Errors
+    /// It ended in another way, or does not end.
+    pub async fn killed(mut self) -> anyhow::Result<()> {
+        let status = timeout(PATIENCE, self.child.wait()).await.with_context(|| format!("{} was not killed", self.name))??;
+        ensure!(status.signal() == Some(Signal::KILL.as_raw()), "{} had ended by itself, with {status}", self.name);
+        Ok(())
+    }
+
+    /// How it ended, if it has.
+    ///
+    /// # Errors
+    /// The operating system does not say.
+    pub fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
     /// SIGSTOP: it stands still, its connections stay open.
     ///
     /// # Errors
@@ -106,9 +127,14 @@ impl Process {
     ///
     /// # Errors
     /// It does not within 30 seconds.
-    pub async fn ended(&mut self) -> anyhow::Result<ExitStatus> {
+    pub async fn wait_for_end(&mut self) -> anyhow::Result<ExitStatus> {
         let ended = timeout(PATIENCE, self.child.wait()).await;
         Ok(ended.with_context(|| format!("{} does not end", self.name))??)
+    }
+
+    /// For messages.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// What it has said.
@@ -130,10 +156,17 @@ impl Process {
         Ok(peak.context("there is no VmHWM")?.trim().parse::<u64>()? << 10)
     }
 
-    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+    /// Its id, for whoever signals it from another thread.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn id(&self) -> anyhow::Result<Pid> {
         let id = self.child.id().with_context(|| format!("{} has ended", self.name))?;
-        let pid = Pid::from_raw(i32::try_from(id)?).context("a process id is not 0")?;
-        Ok(kill_process(pid, signal)?)
+        Pid::from_raw(i32::try_from(id)?).context("a process id is not 0")
+    }
+
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        Ok(kill_process(self.id()?, signal)?)
     }
 }
 
@@ -162,54 +195,6 @@ pub async fn get(addr: SocketAddr, path: &str) -> anyhow::Result<String> {
         Ok(answer)
     };
     timeout(Duration::from_secs(5), exchange).await.context("no answer within 5 seconds")?
-}
-
-/// A directory for one test: data and logs. It is kept, and its path told, if the test fails.
-#[derive(Debug)]
-pub struct Workplace {
-    directory: Option<tempfile::TempDir>,
-}
-
-impl Workplace {
-    /// A new, empty one.
-    ///
-    /// # Panics
-    /// If there is no place for temporary files.
-    pub fn new() -> Self {
-        Self { directory: Some(tempfile::tempdir().expect("a place for temporary files")) }
-    }
-
-    /// A path in it.
-    ///
-    /// # Panics
-    /// Never: the directory is there until the drop.
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.directory.as_ref().expect("there until dropped").path().join(name)
-    }
-
-    /// A new file in it, for stderr of a command.
-    ///
-    /// # Errors
-    /// It cannot be created.
-    pub fn file(&self, name: &str) -> anyhow::Result<File> {
-        Ok(File::create(self.path(name))?)
-    }
-}
-
-impl Default for Workplace {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Drop for Workplace {
-    fn drop(&mut self) {
-        if std::thread::panicking()
-            && let Some(directory) = self.directory.take()
-        {
-            eprintln!("data and logs are kept in {}", directory.keep().display());
-        }
-    }
 }
 
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,7 +1,7 @@
-//! A network in between that breaks on command: it cuts connections, and swallows what a server answers, so that the server
-//! has done its work and nobody hears of it.
+//! A network in between that breaks on command: it cuts connections, delays what is said, and swallows what a server answers, so
+//! that the server has done its work and nobody hears of it.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -24,6 +24,10 @@ struct Weather {
     /// Every connection that was made under a lower number is cut.
     cuts: u64,
     swallow: bool,
+    /// Nobody can connect.
+    down: bool,
+    /// Each piece of what is said, in either direction, waits for so long.
+    delay: Duration,
 }
 
 impl Proxy {
@@ -38,6 +42,9 @@ impl Proxy {
         let seen = weather.subscribe();
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                if seen.borrow().down {
+                    continue;
+                }
                 tokio::spawn(forward(client, upstream, seen.clone()));
             }
         });
@@ -67,6 +74,24 @@ impl Proxy {
             w.cuts += 1;
         });
     }
+
+    /// Cuts every open connection, and ends every new one at once, until [`Self::heal`].
+    pub fn take_down(&self) {
+        self.weather.send_modify(|w| {
+            w.down = true;
+            w.cuts += 1;
+        });
+    }
+
+    /// From now on each piece of what is said waits for so long.
+    pub fn delay(&self, delay: Duration) {
+        self.weather.send_modify(|w| w.delay = delay);
+    }
+
+    /// Forwards everything at once again. Connections whose answers were swallowed are cut.
+    pub fn heal(&self) {
+        self.weather.send_modify(|w| *w = Weather { cuts: w.cuts + u64::from(w.swallow), ..Weather::default() });
+    }
 }
 
 impl Drop for Proxy {
@@ -83,18 +108,22 @@ async fn forward(mut client: TcpStream, upstream: SocketAddr, mut weather: watch
     let (_, _) = (client.set_nodelay(true), server.set_nodelay(true));
     let (mut from_client, mut to_client) = client.split();
     let (mut from_server, mut to_server) = server.split();
-    let mut seen = weather.clone();
+    let (seen_there, seen_back) = (weather.clone(), weather.clone());
 
     let there = async {
         let mut buf = vec![0; CHUNK_BYTES];
-        while let Ok(n @ 1..) = from_client.read(&mut buf).await
-            && to_server.write_all(&buf[..n]).await.is_ok()
-        {}
+        while let Ok(n @ 1..) = from_client.read(&mut buf).await {
+            wait(&seen_there).await;
+            if to_server.write_all(&buf[..n]).await.is_err() {
+                return;
+            }
+        }
     };
     let back = async {
         let mut buf = vec![0; CHUNK_BYTES];
         while let Ok(n @ 1..) = from_server.read(&mut buf).await {
-            if seen.borrow_and_update().swallow {
+            wait(&seen_back).await;
+            if seen_back.borrow().swallow {
                 continue;
             }
             if to_client.write_all(&buf[..n]).await.is_err() {
@@ -107,6 +136,14 @@ async fn forward(mut client: TcpStream, upstream: SocketAddr, mut weather: watch
         () = there => {}
         () = back => {}
         _ = cut => {}
+    }
+}
+
+/// Waits for as long as the weather says; no timer if it says nothing.
+async fn wait(weather: &watch::Receiver<Weather>) {
+    let delay = weather.borrow().delay;
+    if !delay.is_zero() {
+        tokio::time::sleep(delay).await;
     }
 }
 
@@ -142,6 +179,26 @@ mod tests {
             proxy.cut();
             assert!(stream.read_u8().await.is_err());
         }
+    }
+
+    #[tokio::test]
+    async fn a_network_that_is_down_lets_nobody_through_until_it_is_healed() {
+        let proxy = Proxy::start(counter().await).await.expect("a free port");
+        proxy.take_down();
+        let mut stream = TcpStream::connect(proxy.addr()).await.expect("it listens");
+        assert!(stream.write_u8(1).await.is_err() || stream.read_u8().await.is_err());
+        proxy.heal();
+        let mut stream = TcpStream::connect(proxy.addr()).await.expect("it listens");
+        stream.write_u8(1).await.expect("open");
+        assert_eq!(stream.read_u8().await.expect("an answer"), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_delayed_arrives_and_not_before() {
+        let weather = watch::Sender::new(Weather { delay: Duration::from_secs(3), ..Weather::default() });
+        let before = tokio::time::Instant::now();
+        wait(&weather.subscribe()).await;
+        assert_eq!(before.elapsed(), Duration::from_secs(3));
     }
 
     #[tokio::test]

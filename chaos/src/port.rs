@@ -15,8 +15,8 @@ use std::{
 /// If all ports are taken.
 pub fn free() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Test binaries that run side by side begin at different places.
-    let start = process::id() % u32::from(COUNT);
+    // Processes that run side by side, often with ids one behind the other, begin at different places.
+    let start = process::id().wrapping_mul(APART) % u32::from(COUNT);
     for _ in 0..COUNT {
         let step = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
         let port = FIRST + u16::try_from((start + step) % u32::from(COUNT)).expect("below COUNT");
@@ -30,3 +30,5 @@ pub fn free() -> SocketAddr {
 
 const FIRST: u16 = 20_000;
 const COUNT: u16 = 12_000;
+/// Ports between those of neighbours. Without a common divisor with [`COUNT`].
+const APART: u32 = 97;

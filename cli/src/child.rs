@@ -1,0 +1,43 @@
+//! One service in a process of its own, as `oncelog chaos` starts it: the same code, from the same executable.
+
+use std::{pin::pin, process::ExitCode};
+
+use broker_svc::Broker;
+use oncelog_edge::{
+    shutdown::Signals,
+    telemetry::{self, LogFormat},
+};
+use producer_svc::Producer;
+
+pub(crate) async fn broker(config: broker_svc::Config) -> anyhow::Result<ExitCode> {
+    let signals = Signals::register()?;
+    telemetry::init("broker-svc", LogFormat::Text, "info")?;
+    let mut stop = pin!(signals.stop());
+    let mut broker = tokio::select! {
+        broker = Broker::start(config) => broker?,
+        () = &mut stop => std::process::exit(0),
+    };
+    let failed = tokio::select! {
+        () = stop => broker.shutdown().await.err(),
+        error = broker.failed() => Some(error),
+    };
+    // At once: after a failure every task that still runs speaks for a log that may not be there.
+    match failed {
+        None => std::process::exit(0),
+        Some(error) => {
+            eprintln!("broker-svc: {error:#}");
+            std::process::exit(1)
+        }
+    }
+}
+
+pub(crate) async fn producer(config: producer_svc::Config) -> anyhow::Result<ExitCode> {
+    let signals = Signals::register()?;
+    telemetry::init("producer-svc", LogFormat::Text, "info")?;
+    let mut producer = Producer::start(config).await?;
+    tokio::select! {
+        () = signals.stop() => producer.shutdown().await?,
+        error = producer.failed() => return Err(error),
+    }
+    Ok(ExitCode::SUCCESS)
+}
