@@ -208,7 +208,9 @@ impl Background {
             return Ok(0);
         }
         let some = left.min(FILL_BYTES);
-        self.zeros.resize(usize::try_from(FILL_BYTES).expect("1 MiB"), 0);
+        if self.zeros.is_empty() {
+            self.zeros = vec![0; usize::try_from(FILL_BYTES).expect("1 MiB")];
+        }
         let zeros = &self.zeros[..usize::try_from(some).expect("at most 1 MiB")];
         filling.file.write_at(&[IoSlice::new(zeros)], filling.filled).inspect_err(|_| drop(disk.remove(&aside)))?;
         filling.filled += some;

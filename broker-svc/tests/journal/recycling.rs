@@ -19,7 +19,7 @@ fn with_spares(disk: &SimDisk) -> Options {
 }
 
 /// Rolls through segments until one of a recycled file is active and has one group: the old one is the fourth before it.
-fn recycled() -> (SimDisk, Broker) {
+pub(crate) fn recycled() -> (SimDisk, Broker) {
     let disk = SimDisk::new();
     let mut broker = Broker::open_with(&disk, with_spares(&disk)).expect("opens");
     for _ in 0..4 * 5 {
