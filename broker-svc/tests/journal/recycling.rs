@@ -162,6 +162,20 @@ fn as_many_spares_are_kept_as_are_wanted_and_two_more() {
 }
 
 #[test]
+fn no_spare_is_made_of_zeros_while_much_is_written() {
+    let disk = SimDisk::new();
+    let mut broker = Broker::open_with(&disk, with_spares(&disk)).expect("opens");
+    for _ in 0..10 {
+        broker.commit_bytes(900_000);
+    }
+    broker.tidy();
+    assert_eq!(broker.journal.stats().spares, 0, "9 MB since the last look");
+    broker.commit_bytes(900_000);
+    broker.tidy();
+    assert_eq!(broker.journal.stats().spares, 1, "it is quiet");
+}
+
+#[test]
 fn spares_are_recognised_by_the_next_opening_whatever_they_are_made_of() {
     let (disk, mut broker) = recycled();
     let spares = broker.journal.stats().spares;
