@@ -217,9 +217,11 @@ fn act(
     let raws: Vec<_> = (0..plan.raws).map(|index| place(format!("client-{index}"))).collect();
     let followers: Vec<_> = topics.partitions().map(|partition| (place(format!("follower of {partition}")), partition)).collect();
     let looker = place("looker".to_owned());
+    let founder = place("founder".to_owned());
     let deleter = brief.map(|topic| (place("deleter".to_owned()), topic));
     let roll = roll.clone();
     async move {
+        topics::found(founder).await;
         let mut all = JoinSet::new();
         let ids = raw::Ids::default();
         let mut work = |name: String, writes: bool, work: std::pin::Pin<Box<dyn Future<Output = ()>>>| {
