@@ -46,9 +46,8 @@ pub(crate) struct Outcome {
 }
 
 /// Runs a seed.
-pub(crate) fn run(seed: u64, is_traced: bool) -> Outcome {
+pub(crate) fn run(seed: u64, chronicle: Chronicle) -> Outcome {
     let plan = Plan::of(seed);
-    let chronicle = Chronicle::new(is_traced);
     chronicle.deed(&format!("{plan:?}"));
     let mut world = World::new(plan, chronicle.clone());
     if let Err(error) = world.live() {
@@ -209,8 +208,7 @@ fn act(
             chronicle: chronicle.clone(),
             cut_percent,
         };
-        let (weather, chronicle, topics, roll) = (weather.clone(), chronicle.clone(), Rc::clone(&topics), roll.clone());
-        Place::new(name, dice.fork(), weather, chronicle, wires, topics, roll, largest_value)
+        Place::new(name, dice.fork(), wires, Rc::clone(&topics), roll.clone(), largest_value)
     };
     let callers: Vec<_> = (0..plan.callers).map(|index| place(format!("caller-{index}"))).collect();
     let streams: Vec<_> = (0..plan.streams).map(|index| place(format!("stream-{index}"))).collect();
