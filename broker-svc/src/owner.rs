@@ -130,6 +130,8 @@ pub(crate) struct Owner {
     pub(crate) to_commit: mpsc::Sender<ToCommit>,
     pub(crate) committed: mpsc::Receiver<Committed>,
     pub(crate) vitals: watch::Sender<Vitals>,
+    /// Turns true when any part of the broker failed.
+    pub(crate) has_failed: watch::Receiver<bool>,
     /// Turns true when no more requests are to be taken.
     pub(crate) stop: watch::Receiver<bool>,
 }
@@ -147,7 +149,7 @@ pub(crate) struct Vitals {
 }
 
 impl Owner {
-    /// Runs until it is stopped and everything it took is answered, or the journal is gone.
+    /// Runs until it is stopped and everything it took is answered, or a part failed.
     pub(crate) async fn run(mut self) {
         let mut tails = Tails::default();
         let mut asked = Vec::with_capacity(REQUESTS_PER_TURN);
@@ -158,6 +160,9 @@ impl Owner {
             let wakeup = self.clocks.instant(self.pipeline.next_wakeup().min(next_chores));
             tokio::select! {
                 biased;
+                // The names in the directory are in doubt if a snapshot or the tidying failed: a sync that reported it to one of
+                // them succeeds for the journal, whose next segment a crash may then take. So nothing more is acknowledged (I8).
+                _ = turned(&mut self.has_failed) => return,
                 committed = self.committed.recv() => match committed {
                     Some(Committed::Written) => self.pipeline.on_written(),
                     Some(Committed::Synced { room }) => self.pipeline.on_synced(room),

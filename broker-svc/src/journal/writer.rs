@@ -343,6 +343,8 @@ impl Journal {
         self.active = Active::new(file, &header, capacity);
         self.at = header.start();
         shared.catalog_mut().roll(self.at);
+        let how = if header.recycled { "over one that was trimmed" } else { "in new space" };
+        tracing::debug!(number, "a segment begins {how}");
         Ok(())
     }
 
