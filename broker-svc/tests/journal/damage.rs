@@ -44,9 +44,12 @@ impl End {
     }
 }
 
+/// What stands in the files of a directory, by their names.
+type Files = BTreeMap<String, Arc<Vec<u8>>>;
+
 /// Four openings, the first segment trimmed, two snapshots, two indexes, every kind of entry.
 struct Directory {
-    files: BTreeMap<String, Arc<Vec<u8>>>,
+    files: Files,
     /// Everything that was ever committed, in order.
     history: Arc<Vec<(Timestamp, Entry)>>,
     /// How many of it were committed before the last group.
@@ -468,7 +471,7 @@ fn no_file_that_is_missing_or_another_one_goes_unnoticed() {
     for end in [End::Bare, End::Recycled, End::Marker, End::Clean] {
         let directory = Directory::new(end);
         let names: Vec<_> = directory.files.keys().collect();
-        let mut judge = |what, files: &[&String], change: &dyn Fn(&mut BTreeMap<String, Arc<Vec<u8>>>)| {
+        let mut judge = |what, files: &[&String], change: &dyn Fn(&mut Files)| {
             let mut changed = directory.files.clone();
             change(&mut changed);
             let files = files.iter().map(|name| (*name).clone()).collect();
