@@ -18,7 +18,8 @@ use super::{
 /// # Errors
 /// There is no apt, or it does not find them.
 pub(super) fn unpacked(tools: &Path, packages: &[&str]) -> Result<PathBuf, Missing> {
-    let root = tools.join(packages[0]);
+    // apt takes a relative path as one below its own cache.
+    let root = tools.canonicalize().map_err(|error| unusable(tools, &error))?.join(packages[0]);
     once(&root, |unfinished| {
         // Lists that are old name versions that are gone; only root may renew them, so that is tried only then.
         fetch(unfinished, packages).or_else(|first| match finish(Command::new("apt-get").arg("update")) {

@@ -97,6 +97,7 @@ impl Peer for Kafka {
     }
 
     async fn run(&self, load: &Load, dir: &Path) -> anyhow::Result<Measured> {
+        let dir = &dir.canonicalize()?;
         let broker = free_address()?.to_string();
         let kafka = Instance { libraries: self.libraries.get().context("install Kafka first")?, dir, broker: &broker };
         let data = dir.join("kafka");

@@ -65,6 +65,7 @@ impl Peer for JetStream {
 
     async fn run(&self, load: &Load, dir: &Path) -> anyhow::Result<Measured> {
         let programs = self.programs.get().context("install NATS first")?;
+        let dir = &dir.canonicalize()?;
         let address = free_address()?;
         let data = dir.join("jetstream");
         let configuration = dir.join("nats.conf");

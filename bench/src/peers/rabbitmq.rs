@@ -64,7 +64,7 @@ impl Peer for RabbitStreams {
 
     async fn run(&self, load: &Load, dir: &Path) -> anyhow::Result<Measured> {
         let tools = self.tools.get().context("install RabbitMQ first")?;
-        let dir = dir.canonicalize()?;
+        let dir = &dir.canonicalize()?;
         let data = dir.join("mnesia");
         fs::write(dir.join("enabled_plugins"), "[rabbitmq_stream].\n")?;
         fs::create_dir(dir.join("bin"))?;
@@ -76,7 +76,7 @@ impl Peer for RabbitStreams {
         let epmd_address = free_address()?;
         let mut command = Command::new(tools.erts.join("bin/epmd"));
         let mut epmd =
-            Server::start("epmd", command.args(["-address", "127.0.0.1", "-port", &epmd_address.port().to_string()]), &dir)?;
+            Server::start("epmd", command.args(["-address", "127.0.0.1", "-port", &epmd_address.port().to_string()]), dir)?;
         epmd.listens(epmd_address).await?;
 
         let streams = free_address()?;
@@ -93,7 +93,7 @@ impl Peer for RabbitStreams {
             .env("PATH", path_with(&dir.join("bin"))?)
             .env("LD_LIBRARY_PATH", tools.root.join("usr/lib/x86_64-linux-gnu"))
             // The cookie is kept there.
-            .env("HOME", &dir)
+            .env("HOME", dir)
             .env("ERL_EPMD_PORT", epmd_address.port().to_string())
             .env("RABBITMQ_NODENAME", "bench@localhost")
             .env("RABBITMQ_DIST_PORT", free_address()?.port().to_string())
@@ -106,7 +106,7 @@ impl Peer for RabbitStreams {
             // The script then becomes the node instead of waiting for it, so that the process id is the node's.
             .env("RABBITMQ_ALLOW_INPUT", "1")
             .arg("-noinput");
-        let mut server = Server::start("rabbitmq-server", &mut command, &dir)?;
+        let mut server = Server::start("rabbitmq-server", &mut command, dir)?;
         server.listens(streams).await?;
         let drive = Drive {
             client: &tools.programs.client(),

@@ -75,6 +75,7 @@ impl Peer for RedisStreams {
 
     async fn run(&self, load: &Load, dir: &Path) -> anyhow::Result<Measured> {
         let tools = self.tools.get().context("install Redis first")?;
+        let dir = &dir.canonicalize()?;
         let address = free_address()?;
         let data = dir.join("redis");
         std::fs::create_dir(&data)?;

@@ -95,7 +95,7 @@ func (p *rabbitmqPeer) readPartition(l load, partition uint64) (uint64, error) {
 	records := make(chan []byte, 4096)
 	_, err := p.environment.NewConsumer(nameOf(partition),
 		func(_ stream.ConsumerContext, delivered *amqp.Message) { records <- delivered.GetData() },
-		stream.NewConsumerOptions().SetOffset(stream.OffsetSpecification{}.First()).SetCRCCheck(true))
+		stream.NewConsumerOptions().SetOffset(stream.OffsetSpecification{}.First()).SetCRCCheck(true).SetInitialCredits(readAheadChunks))
 	if err != nil {
 		return 0, err
 	}
@@ -120,6 +120,9 @@ func (p *rabbitmqPeer) readPartition(l load, partition uint64) (uint64, error) {
 
 // A connection numbers its producers and its consumers with a byte.
 const maxPerConnection = 200
+
+// Chunks on the way to the reader: they are small if the producer was not pushed back, and each one's credit is a round trip.
+const readAheadChunks = 1000
 
 // A record too many would follow the last one at once, from the same or the next chunk.
 const tooMany = 50 * time.Millisecond
