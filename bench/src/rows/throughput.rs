@@ -67,7 +67,7 @@ fn produce(name: &'static str, about: &'static str, record_bytes: usize, records
         Entry::new(names::JOURNAL_LOOP, "on disk: fdatasync for each group of oncelog's size", load, JournalLoop { group_bytes }),
         Entry::new(names::FIO, "on disk: fdatasync for each 512 KiB", load, Fio { write_bytes: 512 << 10 }),
     ];
-    Row { name, about, metric: Metric::PayloadRate, entries }
+    Row { name, about, metric: Metric::PayloadRate, round_seconds: 20, takes_peers: false, entries }
 }
 
 fn sustained(scale: Scale) -> Row {
@@ -87,6 +87,8 @@ fn sustained(scale: Scale) -> Row {
         name: "sustained-1k",
         about: "Produce calls, 8 partitions, records of 1 KiB, over more than ten segments with retention at work.",
         metric: Metric::PayloadRate,
+        round_seconds: 20,
+        takes_peers: false,
         entries: vec![
             Entry::new(names::ONCELOG, DURABILITY, load, produce),
             Entry::new(
@@ -115,6 +117,8 @@ fn partitions(scale: Scale) -> Row {
         name: "partitions",
         about: "Produce calls of 256 KiB over so many partitions, records of 1 KiB.",
         metric: Metric::PayloadRate,
+        round_seconds: 20,
+        takes_peers: false,
         entries: counts.map(entry).into(),
     }
 }
@@ -130,7 +134,7 @@ fn stream((name, about): (&'static str, &'static str), message_records: usize, r
         Entry::new(names::RELAY, NOTHING, load, calling(Calls::Stream(shape), Side::Relay)),
         Entry::new(names::ECHO, NOTHING, load, calling(Calls::Stream(shape), Side::Sink)),
     ];
-    Row { name, about, metric: Metric::RecordRate, entries }
+    Row { name, about, metric: Metric::RecordRate, round_seconds: 20, takes_peers: false, entries }
 }
 
 fn send((name, about): (&'static str, &'static str), callers: usize, records: u64) -> Row {
@@ -141,7 +145,7 @@ fn send((name, about): (&'static str, &'static str), callers: usize, records: u6
         Entry::new(names::RELAY, NOTHING, load, calling(Calls::Send, Side::Relay)),
         Entry::new(names::ECHO, NOTHING, load, calling(Calls::Send, Side::Sink)),
     ];
-    Row { name, about, metric: Metric::RecordRate, entries }
+    Row { name, about, metric: Metric::RecordRate, round_seconds: 20, takes_peers: false, entries }
 }
 
 fn snappy(scale: Scale) -> Row {
@@ -156,6 +160,8 @@ fn snappy(scale: Scale) -> Row {
         name: "snappy",
         about: "SendStream, 32 JSON events of 1 KiB a message, by compression.type.",
         metric: Metric::RecordRate,
+        round_seconds: 20,
+        takes_peers: false,
         entries: ["none", "snappy", "lz4", "zstd"].map(entry).into(),
     }
 }
