@@ -164,7 +164,7 @@ mod tests {
             rows: vec![RowResult::of_rates("produce-1k", &[rates(of), rates(of + 10.0), rates(of)])],
         };
         let met = text(&report(90.0));
-        assert!(met.contains("| Produce, 1 KiB, against fio | ≥ 0.9 | 0.900 (0.900–1.00) | yes |"), "{met}");
+        assert!(met.contains("| Produce, 1 KiB, against fio (the aim is 1.2) | ≥ 0.9 | 0.900 (0.900–1.00) | yes |"), "{met}");
         assert!(text(&report(89.0)).contains("| 0.890 (0.890–0.990) | **no** |"));
         assert!(met.contains("| whole path against JetStream, 1 KiB | ≥ 1.5 | not measured | – |"));
         assert!(met.contains("A peer: could not be had: not in the registry"));
