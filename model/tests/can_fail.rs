@@ -8,7 +8,7 @@ fn found_by(broken: Broken) -> (&'static str, &'static str) {
         Broken::AnswersBeforeSync => ("crashes", "(I7)"),
         Broken::StateAheadOfLog => ("crashes", "(I5)"),
         Broken::RecoveryWithoutWindows => ("refusals", "(R2)"),
-        Broken::RecoveryOfOlderEpochs => ("refusals", "(I1)"),
+        Broken::RecoveryOfOlderEpochs => ("refusals", "has other content than this process sent"),
         Broken::AnswersOfOtherCalls => ("retries", "(I1)"),
         Broken::NoTags => ("crashes", "(I"),
         Broken::NoTimeouts => ("crashes", "never gets its outcome"),

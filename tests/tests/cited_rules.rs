@@ -23,8 +23,10 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 /// Words such as `R12`, where they stand alone.
 fn cited(text: &str) -> BTreeSet<String> {
     let is_rule = |word: &&str| {
-        let (letter, number) = word.split_at(word.len().min(1));
-        "IRSDOCPW".contains(letter) && !letter.is_empty() && number.len() <= 2 && number.parse::<u8>().is_ok()
+        let mut rest = word.chars();
+        let letter = rest.next();
+        let number = rest.as_str();
+        letter.is_some_and(|letter| "IRSDOCPW".contains(letter)) && number.len() <= 2 && number.parse::<u8>().is_ok()
     };
     text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(is_rule).map(str::to_owned).collect()
 }

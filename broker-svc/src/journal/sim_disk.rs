@@ -94,6 +94,11 @@ impl SimDisk {
         self.state().fault = Some((operation, nth));
     }
 
+    /// What [`Self::fail`] has planned, and has not come true, does not any more.
+    pub fn fail_no_more(&self) {
+        self.state().fault = None;
+    }
+
     /// After this many further changes of any kind each one fails without effect, as if the machine had stopped there.
     pub fn stop_after(&self, changes: u64) {
         self.state().stop_after = Some(changes);

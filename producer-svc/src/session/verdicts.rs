@@ -134,7 +134,7 @@ impl Session {
                 self.begin_recovery();
             }
             Verdict::Refused(fault) => self.refuse(carried, fault),
-            Verdict::Shared(fault) => self.resolve(carried, &BatchOutcome::Refused(fault)),
+            Verdict::Shared(fault) => self.resolve(carried, &BatchOutcome::Refused(fault.into())),
         }
     }
 
@@ -171,7 +171,7 @@ impl Session {
             lane.accumulator.put_back(right);
             lane.accumulator.put_back(left);
         } else {
-            self.conclude(carried.lane, &batch, &BatchOutcome::Refused(fault.clone()));
+            self.conclude(carried.lane, &batch, &BatchOutcome::Refused(fault.clone().into()));
         }
     }
 
@@ -197,7 +197,7 @@ impl Session {
         let certain = !tagged && !slot.doubtful && !slot.is_out();
         let batch = if tagged { slot.expire() } else { slot.resolve() };
         let Some(batch) = batch else { return };
-        let outcome = if certain { BatchOutcome::Refused(fault()) } else { BatchOutcome::Unknown };
+        let outcome = if certain { BatchOutcome::Refused(fault().into()) } else { BatchOutcome::Unknown };
         self.conclude(lane, &batch, &outcome);
         if tagged {
             self.begin_recovery();

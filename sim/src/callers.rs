@@ -1,0 +1,167 @@
+//! Callers of `Send` and of `SendStream`: they send what nobody else sends, each in its order, and write down what they hear.
+
+use std::{collections::VecDeque, time::Duration};
+
+use oncelog_proto::v1::{SendRequest, SendStreamRequest, producer_service_client::ProducerServiceClient};
+use oncelog_verify::{
+    history::{CallId, CallerId, Digest, Event, SendCalled, SendOutcome},
+    wire,
+};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Response, transport::Channel};
+
+use crate::work::Place;
+
+/// Calls `Send`, one call after the other.
+pub(crate) async fn send(mut place: Place, producers: Vec<String>) {
+    let caller = CallerId(place.chronicle.call().0);
+    let mut clients: Vec<_> = producers.iter().map(|host| client(&place, host)).collect();
+    while !place.weather.is_calm() {
+        let request = request(&mut place);
+        // One in four has no patience; it may never hear of its records, which are sent all the same.
+        let patience = if place.dice.percent(25) { place.dice.millis(1..=1_500) } else { Duration::from_secs(600) };
+        let at = place.dice.index(clients.len());
+        call(&place, caller, &mut clients[at], request, patience).await;
+        place.pause(Duration::from_millis(400)).await;
+    }
+    // Whatever was broken before: now each of them works.
+    for (client, host) in clients.iter_mut().zip(&producers) {
+        let began = Instant::now();
+        loop {
+            let mut request = request(&mut place);
+            // The others may have been deleted under it.
+            request.topic.clone_from(&place.topics.lasting[0].0);
+            if call(&place, caller, client, request, Duration::from_secs(60)).await {
+                break;
+            }
+            if began.elapsed() > LONG_ENOUGH {
+                place.chronicle.fail(format!("{}: {host} did not accept a record for {LONG_ENOUGH:?} of calm", place.name));
+                break;
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+    }
+}
+
+/// True: all its records were accepted.
+async fn call(
+    place: &Place,
+    caller: CallerId,
+    client: &mut ProducerServiceClient<Channel>,
+    request: SendRequest,
+    patience: Duration,
+) -> bool {
+    let (call, count) = (called(place, caller, false, &request), request.records.len());
+    let outcomes = match timeout(patience, client.send(request)).await {
+        Ok(answer) => wire::send(count, &answer.map(Response::into_inner)),
+        Err(_) => {
+            place.chronicle.count("send: the caller gave up");
+            Vec::new()
+        }
+    };
+    answered(place, call, count, outcomes)
+}
+
+/// Calls `SendStream` with many requests under way.
+pub(crate) async fn stream(mut place: Place, producers: Vec<String>) {
+    while !place.weather.is_calm() {
+        // Of an earlier stream records may still be on their way; so a new one is somebody else.
+        let caller = CallerId(place.chronicle.call().0);
+        let host = place.dice.pick(&producers).clone();
+        let mut client = client(&place, &host);
+        let (requests, receiver) = mpsc::channel(4);
+        let mut open: VecDeque<(CallId, usize)> = VecDeque::new();
+        // The answer may not begin before the first request is there.
+        let first = streamed(&mut place, caller, &mut open);
+        let _ = requests.try_send(first);
+        let opened = timeout(Duration::from_secs(60), client.send_stream(ReceiverStream::new(receiver))).await;
+        if let Ok(Ok(answers)) = opened {
+            let mut answers = answers.into_inner();
+            let mut left = place.dice.within(1..=60);
+            let mut requests = Some(requests);
+            loop {
+                let may_send = requests.is_some() && open.len() < WINDOW;
+                let pause = place.dice.long_tailed(Duration::from_millis(200));
+                tokio::select! {
+                    biased;
+                    answer = answers.message() => match answer {
+                        Ok(Some(answer)) => {
+                            let Some((call, count)) = open.pop_front() else {
+                                place.chronicle.fail(format!("{}: more answers than requests", place.name));
+                                break;
+                            };
+                            answered(&place, call, count, wire::send_stream(count, &answer));
+                        }
+                        // It broke, or it is over.
+                        Ok(None) | Err(_) => break,
+                    },
+                    () = sleep(pause), if may_send => {
+                        let request = streamed(&mut place, caller, &mut open);
+                        left -= 1;
+                        let sent = requests.as_ref().is_some_and(|requests| requests.try_send(request).is_ok());
+                        // A request that found no room was never sent, and is unknown to be on the safe side.
+                        if !sent || left == 0 || place.weather.is_calm() {
+                            requests = None;
+                        }
+                    }
+                }
+            }
+        }
+        for (call, count) in open {
+            answered(&place, call, count, Vec::new());
+        }
+        place.pause(Duration::from_millis(500)).await;
+    }
+}
+
+fn client(place: &Place, host: &str) -> ProducerServiceClient<Channel> {
+    ProducerServiceClient::new(place.wires.watched_channel(host)).max_decoding_message_size(16 << 20)
+}
+
+fn request(place: &mut Place) -> SendRequest {
+    let topic = place.topic();
+    let partition = place.dice.percent(20).then_some(0);
+    let count = place.dice.within(1..=6);
+    let records = (0..count).map(|_| place.record()).collect();
+    SendRequest { topic, partition, records }
+}
+
+fn streamed(place: &mut Place, caller: CallerId, open: &mut VecDeque<(CallId, usize)>) -> SendStreamRequest {
+    let request = request(place);
+    open.push_back((called(place, caller, true, &request), request.records.len()));
+    let SendRequest { topic, partition, records } = request;
+    SendStreamRequest { topic, partition, records, ..SendStreamRequest::default() }
+}
+
+fn called(place: &Place, caller: CallerId, streamed: bool, request: &SendRequest) -> CallId {
+    let call = place.chronicle.call();
+    let records = request.records.iter().map(Digest::of).collect();
+    place.chronicle.note(Event::SendCalled(SendCalled { call, caller, streamed, topic: request.topic.clone(), records }));
+    call
+}
+
+/// True: all records were accepted.
+fn answered(place: &Place, call: CallId, count: usize, outcomes: Vec<SendOutcome>) -> bool {
+    let (mut accepted, mut refused) = (0, 0);
+    for outcome in &outcomes {
+        match outcome {
+            SendOutcome::Accepted { .. } => accepted += 1,
+            SendOutcome::Refused(some) => refused += u64::from(*some),
+            SendOutcome::Unknown(_) => {}
+        }
+    }
+    let count = count as u64;
+    place.chronicle.add("send: records accepted", accepted);
+    place.chronicle.add("send: records refused", refused);
+    place.chronicle.add("send: records unknown", count - accepted - refused);
+    place.chronicle.note(Event::SendAnswered { call, outcomes });
+    accepted == count
+}
+
+const WINDOW: usize = 12;
+/// Longer than it takes to find a connection that hangs, and to start over.
+const LONG_ENOUGH: Duration = Duration::from_secs(90);

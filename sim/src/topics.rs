@@ -1,0 +1,36 @@
+//! One who deletes a topic again and again, while others write to it.
+
+use std::time::Duration;
+
+use oncelog_proto::v1::{CreateTopicRequest, DeleteTopicRequest};
+use oncelog_verify::history::Event;
+use tokio::time::{sleep, timeout};
+use tonic::Code;
+
+use crate::{readers, work::Place};
+
+pub(crate) async fn come_and_go(mut place: Place, topic: String) {
+    let mut broker = readers::client(&place);
+    while !place.weather.is_calm() {
+        let pause = place.dice.millis(500..=4_000);
+        sleep(pause).await;
+        let call = place.chronicle.call();
+        place.chronicle.note(Event::DeleteCalled { call, topic: topic.clone() });
+        let deleted = timeout(PATIENCE, broker.delete_topic(DeleteTopicRequest { topic: topic.clone() })).await;
+        let done = matches!(deleted, Ok(Ok(_)));
+        let is_known = done || matches!(&deleted, Ok(Err(status)) if status.code() == Code::NotFound);
+        if !is_known {
+            // Until it can no longer be under way.
+            sleep(4 * PATIENCE).await;
+        }
+        place.chronicle.count(if done { "topic: deleted" } else { "topic: maybe deleted" });
+        place.chronicle.note(Event::DeleteAnswered { call, done });
+        if place.dice.percent(50) {
+            // Else whoever writes to it next makes it.
+            let partitions = i32::try_from(place.dice.within(1..=4)).expect("small");
+            let _ = timeout(PATIENCE, broker.create_topic(CreateTopicRequest { topic: topic.clone(), partitions })).await;
+        }
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(3);
