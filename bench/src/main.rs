@@ -34,6 +34,9 @@ struct Run {
     /// Only these rows, by name.
     #[arg(long, value_delimiter = ',', value_name = "ROW,ROW")]
     only: Vec<String>,
+    /// Builds the services, installs the peers and ends: what follows finds both done.
+    #[arg(long)]
+    prepare: bool,
     /// Names the rows and ends.
     #[arg(long)]
     list: bool,
@@ -112,6 +115,9 @@ async fn run(run: Run) -> anyhow::Result<()> {
     let peers = if planned.iter().any(|row| row.takes_peers) { Peers::install(&run.tools) } else { Peers::default() };
     for (name, why) in &peers.missing {
         eprintln!("{name} cannot be had: {why}");
+    }
+    if run.prepare {
+        return Ok(());
     }
     let report = Report {
         machine: Machine::describe(&dir),

@@ -105,8 +105,22 @@ fn limits() -> Vec<Target> {
     let slower: &[&str] = &[names::JOURNAL_LOOP, names::ECHO];
     let at_least = Needed::AtLeast;
     vec![
-        ratio("Produce, 1 KiB, against fio (the aim is 1.2)", "produce-1k", names::ONCELOG, &[names::FIO], PayloadRate, at_least(0.9)),
-        ratio("Produce, 100 B, against fio (the aim is 1.2)", "produce-100", names::ONCELOG, &[names::FIO], PayloadRate, at_least(0.9)),
+        ratio(
+            "Produce, 1 KiB, against fio (the aim is 1.2)",
+            "produce-1k",
+            names::ONCELOG,
+            &[names::FIO],
+            PayloadRate,
+            at_least(0.9),
+        ),
+        ratio(
+            "Produce, 100 B, against fio (the aim is 1.2)",
+            "produce-100",
+            names::ONCELOG,
+            &[names::FIO],
+            PayloadRate,
+            at_least(0.9),
+        ),
         ratio(
             "Produce, 1 KiB, against the slower of journal loop and echo",
             "produce-1k",

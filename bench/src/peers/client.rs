@@ -145,5 +145,5 @@ fn number(object: &Value, field: &str) -> anyhow::Result<f64> {
     object[field].as_f64().with_context(|| format!("the client does not say {field}: {object}"))
 }
 
-/// The longest phase: the slowest peer, sending.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// The longest phase, the slowest peer sending, takes a quarter of it.
+const PATIENCE: Duration = Duration::from_secs(120);

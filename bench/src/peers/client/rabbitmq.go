@@ -75,6 +75,8 @@ func hearConfirmed(r *run, partition uint64, confirmed stream.ChannelPublishConf
 			r.acknowledged(number)
 		}
 	}
+	// Once all is acknowledged nobody asks for failures any more.
+	r.failed(fmt.Errorf("the connection of partition %d was closed", partition))
 }
 
 func (p *rabbitmqPeer) readBack(l load) (uint64, error) {
