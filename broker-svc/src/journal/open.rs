@@ -11,6 +11,7 @@ use std::{
     sync::Arc,
 };
 
+use oncelog_defects::{Defect, is_on};
 use oncelog_proto::Timestamp;
 
 use super::{
@@ -255,7 +256,7 @@ fn settle(disk: &dyn Disk, last: &Last) -> Result<Option<Cut>, OpenError> {
             .map_err(OpenError::io("keeping the torn group as", &copy))?;
         cut = Some(Cut { file: name.clone(), position: end, bytes: until - end, copy, what: what.clone() });
     }
-    let mut at = last.tail.unproven_from;
+    let mut at = if is_on(Defect::UnprovenIsNotWrittenAgain) { end } else { last.tail.unproven_from };
     while at < end {
         let len = (end - at).min(REWRITE_BYTES);
         let bytes = read_vec(&*file, at, usize::try_from(len).expect("at most 1 MiB")).map_err(io())?;
@@ -266,7 +267,8 @@ fn settle(disk: &dyn Disk, last: &Last) -> Result<Option<Cut>, OpenError> {
         at += len;
     }
     // Also of an empty segment, which will be replaced: its space may be what the new one needs.
-    file.set_len(end).and_then(|()| file.sync_all()).map_err(io())?;
+    let torn = last.tail.torn.as_ref().filter(|_| is_on(Defect::TornGroupStays));
+    file.set_len(torn.map_or(end, |torn| torn.until)).and_then(|()| file.sync_all()).map_err(io())?;
     Ok(cut)
 }
 
