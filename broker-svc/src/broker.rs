@@ -42,7 +42,7 @@ use crate::{
     committer::Committer,
     config::Config,
     journal::{self, Journal, OpenReport, Progress, RealDisk, Retention, Stats, disk::Disk},
-    metrics,
+    metrics::Metrics,
     owner::{Handle, Owner, Vitals},
     pipeline::Pipeline,
     rpc::{BrokerRpc, Open},
@@ -59,6 +59,7 @@ pub struct Broker {
     local_addr: SocketAddr,
     admin_addr: Option<SocketAddr>,
     shutdown_timeout: Duration,
+    metrics: Metrics,
     health: Health,
     /// Ends streams that follow a log, and the taking of connections.
     drain: watch::Sender<bool>,
@@ -119,7 +120,7 @@ impl Broker {
         let mut health = Health::new(SERVICES).await;
         let (drain, draining) = watch::channel(false);
         let (stop, stopping) = watch::channel(false);
-        let (failed, failures) = mpsc::channel(PARTS);
+        let (failed, failures) = Failed::channel();
         let (tell_vitals, vitals) = watch::channel(Vitals::default());
         let stats: Arc<OnceLock<watch::Receiver<Stats>>> = Arc::default();
 
@@ -134,8 +135,9 @@ impl Broker {
             .serve_with_incoming_shutdown(connections, turned(draining));
         let part = Part::new("the server", &failed);
         let server = tokio::spawn(async move { part.end(serve.await) });
-        let journal_stats = Arc::clone(&stats);
-        let text = move || metrics::text(&vitals.borrow(), journal_stats.get().map(|stats| *stats.borrow()).as_ref());
+        let metrics = Metrics { vitals, journal: Arc::clone(&stats) };
+        let told = metrics.clone();
+        let text = move || told.text();
         let admin_addr = admin.as_ref().map(Admin::local_addr);
         let admin = admin.map(|admin| tokio::spawn(admin.serve(health.readiness(), text, std::future::pending())));
 
@@ -191,7 +193,8 @@ impl Broker {
         spawn(&workers, "journal", &failed, committer.run())?;
         spawn(&workers, "snapshots", &failed, snapshots.run())?;
         spawn(&workers, "tidying", &failed, tidying.run())?;
-        let owner = Owner { pipeline, clocks, requests, to_commit, committed, vitals: tell_vitals, stop: stopping };
+        let has_failed = failed.any.subscribe();
+        let owner = Owner { pipeline, clocks, requests, to_commit, committed, vitals: tell_vitals, has_failed, stop: stopping };
         let part = Part::new("the owner's task", &failed);
         tokio::spawn(async move {
             owner.run().await;
@@ -202,7 +205,7 @@ impl Broker {
         let admin_at = admin_addr.map_or_else(|| "off".to_owned(), |addr| addr.to_string());
         tracing::info!(listen = %local_addr, admin = admin_at, data_dir = %config.data_dir.display(), "ready");
         let shutdown_timeout = Duration::from_millis(config.shutdown_timeout_ms);
-        Ok(Self { local_addr, admin_addr, shutdown_timeout, health, drain, stop, failures, server, admin, tidy })
+        Ok(Self { local_addr, admin_addr, shutdown_timeout, metrics, health, drain, stop, failures, server, admin, tidy })
     }
 
     /// Where callers reach it.
@@ -213,6 +216,11 @@ impl Broker {
     /// Where probes and metrics are served, unless that is off.
     pub fn admin_addr(&self) -> Option<SocketAddr> {
         self.admin_addr
+    }
+
+    /// What the admin port serves as metrics, in Prometheus' text format.
+    pub fn metrics(&self) -> String {
+        self.metrics.text()
     }
 
     /// Waits until it ends by itself, which it does when the disk fails, or by a defect. Then the process has to end at once: what
@@ -250,14 +258,35 @@ impl Broker {
     }
 }
 
+/// Where parts say that they failed.
+#[derive(Clone)]
+struct Failed {
+    /// Turns true with the first of them. Who answers looks here before each turn: the disk may have failed under a part that the
+    /// journal does not hear of, and the process does not end in the same instant (I8).
+    any: watch::Sender<bool>,
+    why: mpsc::Sender<anyhow::Error>,
+}
+
+impl Failed {
+    fn channel() -> (Self, mpsc::Receiver<anyhow::Error>) {
+        let (why, failures) = mpsc::channel(PARTS);
+        (Self { any: watch::Sender::new(false), why }, failures)
+    }
+
+    fn tell(&self, error: anyhow::Error) {
+        self.any.send_replace(true);
+        let _ = self.why.try_send(error);
+    }
+}
+
 /// A part of the broker as long as it runs: without any of them the others are not to go on.
 struct Part {
     name: &'static str,
-    failed: mpsc::Sender<anyhow::Error>,
+    failed: Failed,
 }
 
 impl Part {
-    fn new(name: &'static str, failed: &mpsc::Sender<anyhow::Error>) -> Self {
+    fn new(name: &'static str, failed: &Failed) -> Self {
         Self { name, failed: failed.clone() }
     }
 
@@ -265,7 +294,7 @@ impl Part {
         if let Err(error) = result {
             let error = error.into().context(format!("{} ended", self.name));
             tracing::error!("{error:#}");
-            let _ = self.failed.try_send(error);
+            self.failed.tell(error);
         }
     }
 }
@@ -274,7 +303,7 @@ impl Drop for Part {
     /// A panic is a defect. Without its part the broker would answer nothing, or never delete anything, and still look healthy.
     fn drop(&mut self) {
         if thread::panicking() {
-            let _ = self.failed.try_send(anyhow::anyhow!("{} panicked, which is a defect of the broker", self.name));
+            self.failed.tell(anyhow::anyhow!("{} panicked, which is a defect of the broker", self.name));
         }
     }
 }
@@ -338,7 +367,7 @@ fn tell_report(report: &OpenReport) {
 fn spawn(
     workers: &Workers,
     name: &'static str,
-    failed: &mpsc::Sender<anyhow::Error>,
+    failed: &Failed,
     run: impl Future<Output = Result<(), journal::Fatal>> + Send + 'static,
 ) -> anyhow::Result<()> {
     let part = Part::new(name, failed);
@@ -366,7 +395,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_part_that_panics_is_told_and_the_end_of_all_parts_is_the_end_of_the_channel() {
-        let (failed, mut failures) = mpsc::channel(PARTS);
+        let (failed, mut failures) = Failed::channel();
         spawn(&Workers::Threads, "sound", &failed, async { Ok(()) }).expect("a thread");
         spawn(&Workers::Threads, "unsound", &failed, async { panic!("this is expected to be seen in the test's output") })
             .expect("a thread");

@@ -1,10 +1,29 @@
 //! What `/metrics` tells, in Prometheus' text format.
 
-use std::fmt::Write;
+use std::{
+    fmt::Write,
+    sync::{Arc, OnceLock},
+};
+
+use tokio::sync::watch;
 
 use crate::{journal::Stats, owner::Vitals};
 
-pub(crate) fn text(vitals: &Vitals, journal: Option<&Stats>) -> String {
+/// Where it is read from. Clones read the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics {
+    pub(crate) vitals: watch::Receiver<Vitals>,
+    /// Set when the journal is open.
+    pub(crate) journal: Arc<OnceLock<watch::Receiver<Stats>>>,
+}
+
+impl Metrics {
+    pub(crate) fn text(&self) -> String {
+        text(&self.vitals.borrow(), self.journal.get().map(|stats| *stats.borrow()).as_ref())
+    }
+}
+
+fn text(vitals: &Vitals, journal: Option<&Stats>) -> String {
     let mut text = String::new();
     let mut family = |name: &str, kind: &str, help: &str, samples: &[(&str, u64)]| {
         let name = format!("oncelog_broker_{name}");

@@ -1,7 +1,13 @@
 //! The one task that owns the [`Pipeline`]: it reads the clocks, passes requests in, groups to the committer, and answers
 //! out. Nothing is decided here.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use oncelog_proto::{ErrorCode, Fault};
 use tokio::{
@@ -86,12 +92,33 @@ impl Handle {
     /// `BROKER_NOT_AVAILABLE`: the owner takes no more requests; nothing was done. `KAFKA_STORAGE_ERROR`: the broker ended before it
     /// answered, and whether it was done is unknown.
     pub(crate) async fn ask(&self, request: Request, memory: OwnedSemaphorePermit) -> Result<Told, Fault> {
+        self.hand_over(request, memory).await?.await
+    }
+
+    /// Asks. What is handed over one after the other is worked on in that order; whether somebody waits for the answer or not.
+    ///
+    /// # Errors
+    /// `BROKER_NOT_AVAILABLE`: the owner takes no more requests; nothing was done.
+    pub(crate) async fn hand_over(&self, request: Request, memory: OwnedSemaphorePermit) -> Result<Awaited, Fault> {
         let (tell, told) = oneshot::channel();
         let asked = Asked { request, caller: Caller { tell, _memory: memory } };
         let not_taken = |_| Fault::new(ErrorCode::BrokerNotAvailable, "the broker is stopping; nothing was done; send it again");
         self.requests.send(asked).await.map_err(not_taken)?;
+        Ok(Awaited(told))
+    }
+}
+
+/// The answer to what was handed over; or `KAFKA_STORAGE_ERROR`: the broker ended before it answered, and whether it was done is
+/// unknown.
+#[derive(Debug)]
+pub(crate) struct Awaited(oneshot::Receiver<Told>);
+
+impl Future for Awaited {
+    type Output = Result<Told, Fault>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let unknown = |_| Fault::new(ErrorCode::KafkaStorageError, "the broker is stopping; whether this was done is unknown");
-        told.await.map_err(unknown)
+        Pin::new(&mut self.0).poll(cx).map_err(unknown)
     }
 }
 
@@ -103,6 +130,8 @@ pub(crate) struct Owner {
     pub(crate) to_commit: mpsc::Sender<ToCommit>,
     pub(crate) committed: mpsc::Receiver<Committed>,
     pub(crate) vitals: watch::Sender<Vitals>,
+    /// Turns true when any part of the broker failed.
+    pub(crate) has_failed: watch::Receiver<bool>,
     /// Turns true when no more requests are to be taken.
     pub(crate) stop: watch::Receiver<bool>,
 }
@@ -120,7 +149,7 @@ pub(crate) struct Vitals {
 }
 
 impl Owner {
-    /// Runs until it is stopped and everything it took is answered, or the journal is gone.
+    /// Runs until it is stopped and everything it took is answered, or a part failed.
     pub(crate) async fn run(mut self) {
         let mut tails = Tails::default();
         let mut asked = Vec::with_capacity(REQUESTS_PER_TURN);
@@ -131,6 +160,9 @@ impl Owner {
             let wakeup = self.clocks.instant(self.pipeline.next_wakeup().min(next_chores));
             tokio::select! {
                 biased;
+                // The names in the directory are in doubt if a snapshot or the tidying failed: a sync that reported it to one of
+                // them succeeds for the journal, whose next segment a crash may then take. So nothing more is acknowledged (I8).
+                _ = turned(&mut self.has_failed) => return,
                 committed = self.committed.recv() => match committed {
                     Some(Committed::Written) => self.pipeline.on_written(),
                     Some(Committed::Synced { room }) => self.pipeline.on_synced(room),

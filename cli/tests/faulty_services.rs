@@ -86,6 +86,15 @@ impl BrokerService for Faulty {
         Err(Status::unimplemented("not asked for"))
     }
 
+    type ProduceStreamStream = Answers<ProduceStreamResponse>;
+
+    async fn produce_stream(
+        &self,
+        _: Request<Streaming<ProduceStreamRequest>>,
+    ) -> Result<Response<Self::ProduceStreamStream>, Status> {
+        Err(Status::unimplemented("not asked for"))
+    }
+
     async fn produce(&self, _: Request<ProduceRequest>) -> Result<Response<ProduceResponse>, Status> {
         Err(Status::unimplemented("not asked for"))
     }

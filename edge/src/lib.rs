@@ -6,6 +6,7 @@
 //! | [`accept`] | which connections get in: their number, their silence, their socket options |
 //! | [`server`] | the HTTP/2 settings of every gRPC server |
 //! | [`deadline`] | what a caller hears whose deadline has passed |
+//! | [`in_order`] | the answers of a stream, in the order of its requests |
 //! | [`health`] | the one truth about readiness, as `grpc.health.v1` and for the admin port |
 //! | [`reflection`] | the contract, served to grpcurl and its kind |
 //! | [`admin`] | the plain HTTP port for probes and metrics |
@@ -22,6 +23,7 @@ pub mod accept;
 pub mod admin;
 pub mod deadline;
 pub mod health;
+pub mod in_order;
 pub mod machine;
 pub mod reflection;
 pub mod server;

@@ -5,6 +5,7 @@
 //! whatever is not clearly an answer leaves the call in doubt.
 
 pub(crate) mod answer;
+mod produce_stream;
 
 use std::{collections::HashSet, time::Duration};
 
@@ -29,11 +30,13 @@ use crate::{
     topics::{Describe, DescribeError},
 };
 use answer::Nonsense;
+use produce_stream::{Ended, ProduceStream};
 
 /// The broker, as far as this process knows it. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct BrokerClient {
     stub: BrokerServiceClient<Channel>,
+    stream: ProduceStream,
     acks: Acks,
     describe_timeout: Duration,
     /// With acks=0 nobody tells when a batch was appended.
@@ -42,6 +45,9 @@ pub(crate) struct BrokerClient {
 
 impl BrokerClient {
     /// Does not connect yet. Batches are sent with `acks`; a question for a topic may take `describe_timeout`.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     pub(crate) fn new(broker: Uri, connect: &Connect, acks: Acks, describe_timeout: Duration, wall_clock: WallClock) -> Self {
         let endpoint = Endpoint::from(broker)
             .connect_timeout(CONNECT_TIMEOUT)
@@ -52,10 +58,11 @@ impl BrokerClient {
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT);
         let stub = BrokerServiceClient::new(connect(endpoint)).max_decoding_message_size(MAX_ANSWER_BYTES);
-        Self { stub, acks, describe_timeout, wall_clock }
+        let stream = ProduceStream::start(stub.clone());
+        Self { stub, stream, acks, describe_timeout, wall_clock }
     }
 
-    /// Calls `Produce`, once.
+    /// Makes a `Produce` call, once: on the stream, or unary where the broker offers no streams.
     pub(crate) async fn produce(mut self, produce: ProduceCall) -> Event {
         let ProduceCall { call, batches, timeout } = produce;
         let tag = batches.first().and_then(|batch| batch.tag);
@@ -75,7 +82,11 @@ impl BrokerClient {
                 })
                 .collect(),
         };
-        let answered = until(Instant::now() + timeout, self.stub.produce(request)).await;
+        let deadline = Instant::now() + timeout;
+        let answered = match self.stream.call(request, deadline).await {
+            Ended::Answered(answered) => answered,
+            Ended::NotOffered(request) => until(deadline, self.stub.produce(request)).await,
+        };
         let results = answered
             .map_err(|status| failure(&status, false))
             .and_then(|response| answer::batches(response, &counts, self.acks, self.wall_clock.now()).map_err(in_doubt));

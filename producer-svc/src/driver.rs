@@ -4,9 +4,10 @@
 //! what arrives first is first in its partition. Whoever handed over a `Send` may stop listening for its outcome; the records
 //! are the session's from then on.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{mem, sync::Arc};
 
 use oncelog_proto::{PartitionIndex, TopicName, topic::PartitionCount, v1::Record};
+use rustc_hash::FxHashMap;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
@@ -53,7 +54,7 @@ struct Running {
     driver: Driver,
     clock: Clock,
     calls: JoinSet<Event>,
-    waiting: HashMap<SendId, oneshot::Sender<Vec<RecordOutcome>>>,
+    waiting: FxHashMap<SendId, oneshot::Sender<Vec<RecordOutcome>>>,
     next_send: u64,
     /// The log says that the broker is away.
     broker_away: bool,
@@ -66,7 +67,7 @@ impl Driver {
             driver: self,
             clock: Clock::start(),
             calls: JoinSet::new(),
-            waiting: HashMap::new(),
+            waiting: FxHashMap::default(),
             next_send: 0,
             broker_away: false,
         };
@@ -176,11 +177,16 @@ impl Running {
     }
 
     fn complete(&mut self, send: SendId, outcomes: Vec<RecordOutcome>) {
-        let count = |which: fn(&RecordOutcome) -> bool| outcomes.iter().filter(|outcome| which(outcome)).count();
         let metrics = &self.driver.metrics;
-        metrics.records_appended.add(count(|outcome| matches!(outcome, RecordOutcome::Appended { .. })));
-        metrics.records_refused.add(count(|outcome| matches!(outcome, RecordOutcome::Refused(_))));
-        metrics.records_unknown.add(count(|outcome| matches!(outcome, RecordOutcome::Unknown)));
+        // Mostly of one kind, and counted once for each run of it.
+        for run in outcomes.chunk_by(|a, b| mem::discriminant(a) == mem::discriminant(b)) {
+            let counter = match run[0] {
+                RecordOutcome::Appended { .. } => &metrics.records_appended,
+                RecordOutcome::Refused(_) => &metrics.records_refused,
+                RecordOutcome::Unknown => &metrics.records_unknown,
+            };
+            counter.add(run.len());
+        }
         if let Some(waiting) = self.waiting.remove(&send) {
             // The caller may be gone; its records were not.
             let _ = waiting.send(outcomes);

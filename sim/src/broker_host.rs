@@ -12,7 +12,7 @@ use broker_svc::{
     journal::sim_disk::{Pace, SimDisk},
 };
 use oncelog_verify::history::Event;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::sleep};
 
 use crate::{chronicle::Chronicle, dice::Dice, plan::Plan, weather::Weather, wire};
 
@@ -89,18 +89,23 @@ impl BrokerHost {
             Err(error) => return self.ended(&error, faults_before).await,
         };
         self.chronicle.deed("the broker is ready");
-        tokio::select! {
-            biased;
-            // The process does not end in the same instant: what is still answered until then is judged (I8).
-            error = broker.failed() => self.ended(&error, faults_before).await,
-            () = self.stop.notified() => match broker.shutdown().await {
-                Ok(()) => {
-                    self.chronicle.count("broker: stopped in order");
-                    self.stands.set(Stands::Stopped);
-                    std::future::pending().await
-                }
-                Err(error) => self.ended(&error, faults_before).await,
-            },
+        let mut metered = Metered::default();
+        loop {
+            tokio::select! {
+                biased;
+                () = sleep(METER_EVERY) => metered.read(&broker.metrics(), &self.chronicle),
+                // The process does not end in the same instant: what is still answered until then is judged (I8).
+                error = broker.failed() => return self.ended(&error, faults_before).await,
+                () = self.stop.notified() => break,
+            }
+        }
+        match broker.shutdown().await {
+            Ok(()) => {
+                self.chronicle.count("broker: stopped in order");
+                self.stands.set(Stands::Stopped);
+                std::future::pending().await
+            }
+            Err(error) => self.ended(&error, faults_before).await,
         }
     }
 
@@ -131,7 +136,32 @@ impl BrokerHost {
     }
 }
 
+/// What the metrics of one process have told so far: of what no caller can see.
+#[derive(Debug, Default)]
+struct Metered {
+    held: u64,
+    expired: u64,
+}
+
+impl Metered {
+    fn read(&mut self, text: &str, chronicle: &Chronicle) {
+        for line in text.lines() {
+            let Some((name, value)) = line.split_once(' ') else { continue };
+            let (before, what) = match name {
+                "oncelog_broker_batches_held_total" => (&mut self.held, "broker: batches held"),
+                "oncelog_broker_producers_expired_total" => (&mut self.expired, "broker: producers expired"),
+                _ => continue,
+            };
+            let value = value.parse().expect("a number");
+            chronicle.add(what, value - *before);
+            *before = value;
+        }
+    }
+}
+
 fn is_for_want_of_room(error: &anyhow::Error) -> bool {
     let text = format!("{error:#}");
     ["no storage space", "bytes free", "is full"].iter().any(|sign| text.contains(sign))
 }
+
+const METER_EVERY: Duration = Duration::from_millis(50);

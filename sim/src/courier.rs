@@ -1,6 +1,8 @@
 //! The host between those who write and the broker: it carries calls, and loses, doubles, delays and reorders them, as a network
 //! of proxies does that retries by itself. What it has once taken along may arrive long after its caller gave up.
 
+mod stream;
+
 use std::{
     future::{Future, pending},
     sync::{Arc, Mutex, PoisonError},
@@ -15,7 +17,7 @@ use oncelog_proto::v1::{
 use tokio::time::{sleep, timeout};
 use tokio_stream::Empty;
 use tonic::{
-    Request, Response, Status,
+    Request, Response, Status, Streaming,
     transport::{Channel, Server},
 };
 
@@ -74,7 +76,7 @@ impl Courier {
         if self.weather.is_calm() {
             return Fate::default();
         }
-        let Carelessness { loses, doubles, delays, loses_answers, delay } = self.carelessness;
+        let Carelessness { loses, doubles, delays, loses_answers, delay, .. } = self.carelessness;
         let mut dice = self.dice.lock().unwrap_or_else(PoisonError::into_inner);
         let dice = &mut *dice;
         let mut happens = |percent, what: &str| {
@@ -106,11 +108,7 @@ impl Courier {
         let fate = self.fate();
         let (request, broker) = (request.into_inner(), self.broker.clone());
         if let Some(after) = fate.copy_after {
-            let (request, broker) = (request.clone(), broker.clone());
-            tokio::spawn(async move {
-                sleep(after).await;
-                drop(timeout(PATIENCE, call(broker, request)).await);
-            });
+            self.carry_copy(after, request.clone(), call);
         }
         let carried = async move {
             if fate.is_lost {
@@ -130,6 +128,32 @@ impl Courier {
         }
         tokio::spawn(carried).await.map_err(|_| Status::internal("the courier panicked"))?
     }
+
+    /// Nobody hears how it ends.
+    fn carry_copy<Q, A, F>(
+        &self,
+        after: Duration,
+        request: Q,
+        call: impl Fn(BrokerServiceClient<Channel>, Q) -> F + Send + 'static,
+    ) where
+        Q: Send + 'static,
+        A: Send + 'static,
+        F: Future<Output = Result<Response<A>, Status>> + Send + 'static,
+    {
+        let broker = self.broker.clone();
+        tokio::spawn(async move {
+            sleep(after).await;
+            drop(timeout(PATIENCE, call(broker, request)).await);
+        });
+    }
+}
+
+/// As a function, because a stream's calls are copied this way as well.
+async fn produce(
+    mut broker: BrokerServiceClient<Channel>,
+    request: v1::ProduceRequest,
+) -> Result<Response<v1::ProduceResponse>, Status> {
+    broker.produce(request).await
 }
 
 /// The caller hears that something is wrong, or nothing.
@@ -144,6 +168,7 @@ async fn lost<A>(is_silent: bool) -> Result<Response<A>, Status> {
 #[tonic::async_trait]
 impl BrokerService for Courier {
     type FetchStream = Empty<Result<v1::FetchResponse, Status>>;
+    type ProduceStreamStream = stream::Answers;
 
     async fn init_producer_id(
         &self,
@@ -153,7 +178,17 @@ impl BrokerService for Courier {
     }
 
     async fn produce(&self, request: Request<v1::ProduceRequest>) -> Result<Response<v1::ProduceResponse>, Status> {
-        self.carry(request, |mut broker, request| async move { broker.produce(request).await }).await
+        self.carry(request, produce).await
+    }
+
+    async fn produce_stream(
+        &self,
+        requests: Request<Streaming<v1::ProduceStreamRequest>>,
+    ) -> Result<Response<stream::Answers>, Status> {
+        if !self.carelessness.carries_streams {
+            return Err(Status::unimplemented("this one does not know streams"));
+        }
+        stream::carry(self.clone(), requests.into_inner()).await.map(Response::new)
     }
 
     async fn describe_topics(

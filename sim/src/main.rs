@@ -11,7 +11,7 @@
 //! | [`wire`] | connections, and how they break |
 //! | [`work`], [`callers`], [`raw`], [`readers`], [`topics`] | who writes and who reads |
 //! | [`census`] | what is read in the end |
-//! | [`chronicle`] | what happened |
+//! | [`chronicle`], [`murmur`] | what happened; what the services say of it |
 //! | [`dice`], [`weather`] | chance; whether it storms |
 //! | [`campaign`] | many seeds, each in a process of its own |
 //! | `defects` | defects that are there on purpose, and who catches them |
@@ -26,6 +26,7 @@ mod courier;
 #[cfg(feature = "deliberate-defects")]
 mod defects;
 mod dice;
+mod murmur;
 mod plan;
 mod producer_host;
 mod raw;
@@ -44,6 +45,8 @@ use std::{
 
 use clap::Parser;
 use rand::{SeedableRng, rngs::StdRng};
+
+use crate::chronicle::Chronicle;
 
 /// Simulates both services with everything failing that can fail, and judges what came of it.
 #[derive(Debug, Parser)]
@@ -105,9 +108,8 @@ fn code(is_well: anyhow::Result<bool>) -> ExitCode {
 }
 
 fn simulate(seed: u64, is_traced: bool) -> world::Outcome {
-    if let Ok(filter) = std::env::var("ONCELOG_LOG") {
-        tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(io::stderr).init();
-    }
+    let chronicle = Chronicle::new(is_traced);
+    murmur::listen(chronicle.clone());
     // Hash maps and libraries that ask the operating system for chance get it from the seed, and those that read a clock read the
     // simulated one.
     mad_turmoil::rand::set_rng(StdRng::seed_from_u64(seed));
@@ -118,7 +120,7 @@ fn simulate(seed: u64, is_traced: bool) -> world::Outcome {
         HAS_PANICKED.store(true, Ordering::Relaxed);
         before(panic);
     }));
-    let mut outcome = world::run(seed, is_traced);
+    let mut outcome = world::run(seed, chronicle);
     if HAS_PANICKED.load(Ordering::Relaxed) {
         outcome.failures.push("something panicked: see above".to_owned());
     }

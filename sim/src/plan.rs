@@ -44,6 +44,8 @@ pub(crate) struct Carelessness {
     pub(crate) loses_answers: u64,
     /// At most that long.
     pub(crate) delay: Duration,
+    /// One that does not know streams is called for each request.
+    pub(crate) carries_streams: bool,
 }
 
 /// What happens to hosts, disks and links.
@@ -108,6 +110,7 @@ impl Plan {
             delays: some(&mut dice, 60, 1..=40),
             loses_answers: some(&mut dice, 60, 1..=15),
             delay: dice.millis(20..=4_000),
+            carries_streams: dice.percent(60),
         };
         let mut mishaps: Vec<_> = Mishap::ALL.into_iter().filter(|_| dice.percent(40)).collect();
         // A link that was cut shows only after the keepalive's 40 seconds; such runs are long.

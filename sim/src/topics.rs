@@ -1,13 +1,33 @@
-//! One who deletes a topic again and again, while others write to it.
+//! Who makes topics: those that stay, before anybody writes; and one that is deleted again and again, while others write to it.
 
 use std::time::Duration;
 
 use oncelog_proto::v1::{CreateTopicRequest, DeleteTopicRequest};
 use oncelog_verify::history::Event;
-use tokio::time::{sleep, timeout};
-use tonic::Code;
+use tokio::time::{error::Elapsed, sleep, timeout};
+use tonic::{Code, Status};
 
 use crate::{readers, work::Place};
+
+/// Makes the topics that stay. Who wrote before could make one as well, with as many partitions as the broker likes.
+pub(crate) async fn found(mut place: Place) {
+    let mut broker = readers::client(&place);
+    for (topic, partitions) in place.topics.lasting.clone() {
+        let request = CreateTopicRequest { topic, partitions };
+        while !made(&timeout(PATIENCE, broker.create_topic(request.clone())).await) {
+            place.pause(Duration::from_millis(300)).await;
+        }
+    }
+}
+
+/// Now, or by an earlier call whose answer did not arrive.
+fn made<T>(answer: &Result<Result<T, Status>, Elapsed>) -> bool {
+    match answer {
+        Ok(Ok(_)) => true,
+        Ok(Err(status)) => status.code() == Code::AlreadyExists,
+        Err(_) => false,
+    }
+}
 
 pub(crate) async fn come_and_go(mut place: Place, topic: String) {
     let mut broker = readers::client(&place);

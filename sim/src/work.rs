@@ -37,16 +37,8 @@ pub(crate) struct Topics {
 }
 
 impl Place {
-    pub(crate) fn new(
-        name: String,
-        dice: Dice,
-        weather: Weather,
-        chronicle: Chronicle,
-        wires: Wires,
-        topics: Rc<Topics>,
-        roll: Roll,
-        largest_value: u64,
-    ) -> Self {
+    pub(crate) fn new(name: String, dice: Dice, wires: Wires, topics: Rc<Topics>, roll: Roll, largest_value: u64) -> Self {
+        let (weather, chronicle) = (wires.weather.clone(), wires.chronicle.clone());
         Self { name, dice, weather, chronicle, wires, topics, roll, largest_value, next_record: 0 }
     }
 

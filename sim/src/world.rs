@@ -46,9 +46,8 @@ pub(crate) struct Outcome {
 }
 
 /// Runs a seed.
-pub(crate) fn run(seed: u64, is_traced: bool) -> Outcome {
+pub(crate) fn run(seed: u64, chronicle: Chronicle) -> Outcome {
     let plan = Plan::of(seed);
-    let chronicle = Chronicle::new(is_traced);
     chronicle.deed(&format!("{plan:?}"));
     let mut world = World::new(plan, chronicle.clone());
     if let Err(error) = world.live() {
@@ -209,17 +208,18 @@ fn act(
             chronicle: chronicle.clone(),
             cut_percent,
         };
-        let (weather, chronicle, topics, roll) = (weather.clone(), chronicle.clone(), Rc::clone(&topics), roll.clone());
-        Place::new(name, dice.fork(), weather, chronicle, wires, topics, roll, largest_value)
+        Place::new(name, dice.fork(), wires, Rc::clone(&topics), roll.clone(), largest_value)
     };
     let callers: Vec<_> = (0..plan.callers).map(|index| place(format!("caller-{index}"))).collect();
     let streams: Vec<_> = (0..plan.streams).map(|index| place(format!("stream-{index}"))).collect();
     let raws: Vec<_> = (0..plan.raws).map(|index| place(format!("client-{index}"))).collect();
     let followers: Vec<_> = topics.partitions().map(|partition| (place(format!("follower of {partition}")), partition)).collect();
     let looker = place("looker".to_owned());
+    let founder = place("founder".to_owned());
     let deleter = brief.map(|topic| (place("deleter".to_owned()), topic));
     let roll = roll.clone();
     async move {
+        topics::found(founder).await;
         let mut all = JoinSet::new();
         let ids = raw::Ids::default();
         let mut work = |name: String, writes: bool, work: std::pin::Pin<Box<dyn Future<Output = ()>>>| {

@@ -7,8 +7,8 @@ use std::{
 
 use futures_util::{Stream, StreamExt};
 use oncelog_proto::v1::{
-    self, batch_result::Outcome, broker_service_server::BrokerService, producer_service_server::ProducerService,
-    send_stream_response,
+    self, batch_result::Outcome, broker_service_server::BrokerService, produce_stream_response,
+    producer_service_server::ProducerService, send_stream_response,
 };
 use prost_types::Timestamp;
 use tonic::{Request, Response, Status, Streaming};
@@ -32,10 +32,20 @@ impl BrokerService for Sink {
     }
 
     async fn produce(&self, request: Request<v1::ProduceRequest>) -> Result<Response<v1::ProduceResponse>, Status> {
-        let batches = request.into_inner().batches;
-        let ack = v1::BatchAck { base_offset: OFFSET, append_time: TIME, duplicate: false };
-        let results = batches.iter().map(|_| v1::BatchResult { outcome: Some(Outcome::Ack(ack)) }).collect();
-        Ok(Response::new(v1::ProduceResponse { results }))
+        Ok(Response::new(produced(request.get_ref())))
+    }
+
+    type ProduceStreamStream = Pin<Box<dyn Stream<Item = Result<v1::ProduceStreamResponse, Status>> + Send>>;
+
+    async fn produce_stream(
+        &self,
+        request: Request<Streaming<v1::ProduceStreamRequest>>,
+    ) -> Result<Response<Self::ProduceStreamStream>, Status> {
+        let answers = request.into_inner().map(|request| {
+            let produced = produced(&request?.produce.unwrap_or_default());
+            Ok(v1::ProduceStreamResponse { outcome: Some(produce_stream_response::Outcome::Produced(produced)) })
+        });
+        Ok(Response::new(Box::pin(answers)))
     }
 
     async fn fetch(&self, _: Request<v1::FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
@@ -85,6 +95,13 @@ impl ProducerService for Sink {
         });
         Ok(Response::new(Box::pin(answers)))
     }
+}
+
+/// Each batch is in the log.
+fn produced(request: &v1::ProduceRequest) -> v1::ProduceResponse {
+    let ack = v1::BatchAck { base_offset: OFFSET, append_time: TIME, duplicate: false };
+    let results = request.batches.iter().map(|_| v1::BatchResult { outcome: Some(Outcome::Ack(ack)) }).collect();
+    v1::ProduceResponse { results }
 }
 
 /// An answer as large as a real one.

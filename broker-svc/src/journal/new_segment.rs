@@ -94,7 +94,8 @@ impl Prepared {
         self.recycled
     }
 
-    /// Writes the header, in a recycled file with the zeros that say that nothing follows yet, and names the file. It takes the place of an empty segment of the same number.
+    /// Writes the header, in a recycled file with the zeros that say that nothing follows yet, and names the file. It takes the
+    /// place of an empty segment of the same number.
     pub(super) fn finish(self, disk: &dyn Disk, header: &SegmentHeader) -> Result<Arc<dyn DiskFile>, Fatal> {
         let name = FileName::Segment(header.number).to_string();
         let encoded = header.encode();

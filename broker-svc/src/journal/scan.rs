@@ -22,7 +22,7 @@ use crate::entry::Entry;
 pub(super) enum Invalid {
     /// Not a whole group: the end, a torn one, or a damaged one.
     Unwhole(String),
-    /// A whole header that does not belong here. No crash leaves that behind.
+    /// A whole header that does not belong here, or of a group that goes beyond the file. No crash leaves that behind.
     Foreign(String),
     /// A whole header of a later version.
     Newer(String),
@@ -59,7 +59,7 @@ impl<'a> Cursor<'a> {
             return Ok(Err(Invalid::Foreign(what)));
         }
         if header.end() > self.limit {
-            return Ok(Err(Invalid::Unwhole(format!("the file ends within group {}", header.group))));
+            return Ok(Err(Invalid::Foreign(format!("the file ends within group {}", header.group))));
         }
         let directory = self.window.get(header.directory_start(), header.directory_len as usize)?;
         let matches = || crc32c::crc32c(directory) == header.directory_checksum || is_on(Defect::DirectoryIsNotChecked);

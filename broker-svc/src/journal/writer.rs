@@ -311,7 +311,7 @@ impl Journal {
         slices.extend(payloads.iter().map(|payload| IoSlice::new(payload)));
         slices.push(IoSlice::new(&ZEROS[..round_up(len) - len]));
         // Among old bytes the end has to be said. It is as durable as the group, and the next group takes its place.
-        if self.active.recycled && self.at.byte + (round_up(len) + BLOCK) as u64 <= self.active.capacity {
+        if self.active.recycled {
             slices.push(IoSlice::new(&ZEROS));
         }
         let mut written = self.active.file.write_at(&slices, self.at.byte);
@@ -346,8 +346,8 @@ impl Journal {
                 return Err(e);
             }
         };
-        // The file ends where its last group does, durably, before a header says so.
-        let end = self.at.byte;
+        // The file ends a block behind its last group, durably, before a header says where that group ended.
+        let end = self.at.byte + BLOCK as u64;
         self.fatal_if(|active| active.seal(end), "sealing")?;
         let header = SegmentHeader {
             identity: shared.identity,
@@ -363,6 +363,8 @@ impl Journal {
         self.active = Active::new(file, &header, capacity);
         self.at = header.start();
         shared.catalog_mut().roll(self.at);
+        let how = if header.recycled { "over one that was trimmed" } else { "in new space" };
+        tracing::debug!(number, "a segment begins {how}");
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! The broker's calls: parse, ask the owner, tell.
 
 mod fetch;
+mod produce_stream;
 
 use std::sync::{Arc, OnceLock};
 
@@ -10,11 +11,11 @@ use oncelog_proto::{
 };
 use prost::Message;
 use tokio::sync::{Semaphore, watch};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     journal::Reader,
-    owner::{Handle, Told},
+    owner::{Awaited, Handle, Told},
     pipeline::{Answer, Request as Ask},
     state::PartitionDescription,
     wire::{parse, reply},
@@ -72,6 +73,15 @@ impl BrokerRpc {
         unpacking(&self.workers, bytes, move || parse::produce(request, max_message_bytes)).await?
     }
 
+    /// Hands a call of `Produce` over to the owner.
+    async fn hand_over(&self, request: v1::ProduceRequest) -> Result<Awaited, Fault> {
+        let owner = &self.open()?.owner;
+        // Before the work of parsing: what is refused for want of memory should cost little.
+        let memory = owner.reserve(request.encoded_len())?;
+        let ask = self.parse(request).await?;
+        owner.hand_over(ask, memory).await
+    }
+
     async fn ask(&self, ask: Ask, bytes: usize) -> Result<Answer, Fault> {
         let owner = &self.open()?.owner;
         match owner.ask(ask, owner.reserve(bytes)?).await? {
@@ -98,16 +108,17 @@ impl BrokerService for BrokerRpc {
     }
 
     async fn produce(&self, request: Request<v1::ProduceRequest>) -> Result<Response<v1::ProduceResponse>, Status> {
-        let request = request.into_inner();
-        let owner = &self.open()?.owner;
-        // Before the work of parsing: what is refused for want of memory should cost little.
-        let memory = owner.reserve(request.encoded_len())?;
-        let ask = self.parse(request).await?;
-        match owner.ask(ask, memory).await? {
-            Told::Answer(Answer::Produced(outcomes)) => Ok(Response::new(reply::produced(outcomes))),
-            Told::Answer(Answer::Refused(fault)) => Err(fault.into()),
-            _ => Err(mismatch().into()),
-        }
+        let told = self.hand_over(request.into_inner()).await?.await?;
+        Ok(Response::new(produced(told)?))
+    }
+
+    type ProduceStreamStream = produce_stream::Answers;
+
+    async fn produce_stream(
+        &self,
+        request: Request<Streaming<v1::ProduceStreamRequest>>,
+    ) -> Result<Response<Self::ProduceStreamStream>, Status> {
+        Ok(Response::new(produce_stream::serve(self.clone(), request.into_inner())))
     }
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
@@ -157,6 +168,15 @@ impl BrokerService for BrokerRpc {
             Answer::Producers(page) => Ok(Response::new(reply::producers(page))),
             _ => Err(mismatch().into()),
         }
+    }
+}
+
+/// What the owner answered to a call of `Produce`.
+fn produced(told: Told) -> Result<v1::ProduceResponse, Fault> {
+    match told {
+        Told::Answer(Answer::Produced(outcomes)) => Ok(reply::produced(outcomes)),
+        Told::Answer(Answer::Refused(fault)) => Err(fault),
+        Told::Answer(_) | Told::Tail(..) => Err(mismatch()),
     }
 }
 

@@ -180,7 +180,7 @@ fn unknown_producer(tag: Tag) -> Fault {
 /// batch (R12).
 fn check_epoch(producer: &Producer, tag: Tag, partition: &TopicPartition) -> Result<(), Fault> {
     let current = producer.epoch;
-    let why = if producer.closed().contains(partition) {
+    let why = if producer.is_closed(partition) {
         format!("{partition} was deleted since {tag} was written to it; recover the producer with InitProducerId")
     } else if tag.epoch < current {
         format!("{tag} is fenced: the producer is at epoch {current}; recover with InitProducerId")

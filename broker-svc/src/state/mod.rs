@@ -5,6 +5,7 @@
 //! | `judge` | what becomes of a batch: the admission table |
 //! | `init` | what becomes of an `InitProducerId` |
 //! | `topics`, `producers`, `window` | the three parts of what is known |
+//! | `by_id` | a map that wastes nothing on a million producers |
 //! | `snapshot` | the state as bytes and back |
 //!
 //! Deciding reads the state and returns entries; only [`State::apply`] changes it, live and at replay alike (I5). So a decision
@@ -12,6 +13,7 @@
 //!
 //! *Deliberately absent*: a clock, I/O, locks, and knowledge of calls and groups.
 
+mod by_id;
 mod init;
 mod judge;
 mod producers;

@@ -58,7 +58,7 @@ impl State {
             for windows in windows.chunks(PARTITIONS_PER_ITEM) {
                 chunks.push(Item::Windows(WindowsItem { producer: id.get(), windows: windows.to_vec() }));
             }
-            let closed: Vec<_> = producer.closed().iter().map(closed_item).collect();
+            let closed: Vec<_> = producer.closed().map(closed_item).collect();
             for closed in closed.chunks(PARTITIONS_PER_ITEM) {
                 chunks.push(Item::Closed(ClosedItem { producer: id.get(), partitions: closed.to_vec() }));
             }

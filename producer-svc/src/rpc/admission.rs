@@ -90,6 +90,11 @@ impl Admission {
         Ok(receiver)
     }
 
+    /// Is nothing more let in?
+    pub(crate) fn is_closed(&self) -> bool {
+        self.inbox.is_closed()
+    }
+
     /// Waits until nothing more is let in, because the process is about to end.
     pub(crate) async fn closed(&self) {
         self.inbox.closed().await;

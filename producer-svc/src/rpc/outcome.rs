@@ -65,7 +65,7 @@ impl Failure {
         let unknown = records.iter().filter(|outcome| matches!(outcome, RecordOutcome::Unknown)).count();
         let appended = records.iter().any(|outcome| matches!(outcome, RecordOutcome::Appended { .. }));
         let first_refusal = records.iter().find_map(|outcome| match outcome {
-            RecordOutcome::Refused(fault) => Some(fault.clone()),
+            RecordOutcome::Refused(fault) => Some(Fault::clone(fault)),
             _ => None,
         });
         let (fault, code) = match first_refusal {
@@ -186,7 +186,7 @@ mod tests {
     }
 
     fn refused(code: ErrorCode) -> RecordOutcome {
-        RecordOutcome::Refused(Fault::new(code, "no"))
+        RecordOutcome::Refused(Fault::new(code, "no").into())
     }
 
     fn failed(outcomes: Vec<RecordOutcome>) -> SendFailure {

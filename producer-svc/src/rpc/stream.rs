@@ -1,17 +1,21 @@
 //! `SendStream`: many requests under way, answers in the order of the requests.
 //!
-//! Two tasks for each stream. One admits the requests in their order, so that they keep it in their partitions; the other waits
-//! for the outcomes in the same order. Between them is a queue with two limits, requests and records, because the outcomes of a
-//! caller that does not read its answers would pile up there. While it is full no further request is read.
+//! One task for each stream admits the requests in their order, so that they keep it in their partitions. The answers are in a
+//! queue from which the transport takes them. The queue's limit is in records, because the outcomes of a caller that does not
+//! read its answers would pile up there; while it is reached no further request is read.
 
-use std::sync::Arc;
+use std::{
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
 
+use oncelog_edge::in_order::InOrder;
 use oncelog_proto::{
     ErrorCode, Fault,
     v1::{SendRequest, SendStreamRequest, SendStreamResponse, send_stream_response::Outcome},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::{
@@ -21,96 +25,86 @@ use super::{
 use crate::session::RecordOutcome;
 
 /// The answers of one stream.
-pub(super) type Answers = ReceiverStream<Result<SendStreamResponse, Status>>;
+pub(crate) type Answers = InOrder<Answer>;
 
-/// What stands in the queue between the two tasks.
-enum Pending {
-    Request {
-        count: usize,
-        admitted: Result<oneshot::Receiver<Vec<RecordOutcome>>, Failure>,
-        /// Its share of [`MAX_RECORDS`], kept until it is answered.
-        _room: OwnedSemaphorePermit,
-    },
-    /// The stream ends with this status, after the answers before it.
-    End(Status),
+/// The answer to one request.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// Its number of records.
+    count: usize,
+    admitted: Result<oneshot::Receiver<Vec<RecordOutcome>>, Failure>,
+    /// Its share of [`MAX_RECORDS`], kept until the transport takes the answer.
+    _room: OwnedSemaphorePermit,
 }
 
 /// Serves one stream.
 pub(super) fn serve(admission: Admission, requests: Streaming<SendStreamRequest>) -> Answers {
-    let (pending, queue) = mpsc::channel(MAX_REQUESTS);
-    let (answers, stream) = mpsc::channel(MAX_UNREAD);
+    // Each request takes at least one record's room, and the end of the stream a place of its own.
+    let (pending, queue) = mpsc::channel(MAX_RECORDS + 1);
     tokio::spawn(admit_all(admission, requests, pending));
-    tokio::spawn(answer_all(queue, answers));
-    ReceiverStream::new(stream)
+    InOrder::new(queue)
 }
 
 /// Ends when the requests do, or when nobody wants answers any more.
-async fn admit_all(admission: Admission, mut requests: Streaming<SendStreamRequest>, pending: mpsc::Sender<Pending>) {
+async fn admit_all(
+    admission: Admission,
+    mut requests: Streaming<SendStreamRequest>,
+    pending: mpsc::Sender<Result<Answer, Status>>,
+) {
     let room = Arc::new(Semaphore::new(MAX_RECORDS));
+    // Made once, and looked at only when there is nothing to do: a request is a matter of a microsecond.
+    let mut unwanted = pin!(pending.closed());
+    let mut ended = pin!(admission.closed());
     loop {
-        let request = tokio::select! {
-            biased;
-            () = pending.closed() => return,
-            () = admission.closed() => Err(ending()),
-            message = requests.message() => message,
+        let request = if admission.is_closed() {
+            Err(ending())
+        } else {
+            tokio::select! {
+                biased;
+                message = requests.message() => message,
+                () = &mut unwanted => return,
+                () = &mut ended => Err(ending()),
+            }
         };
         let next = match request {
-            Ok(Some(request)) => {
-                let admit = admit(&admission, request, Arc::clone(&room));
-                tokio::select! {
-                    biased;
-                    () = pending.closed() => return,
-                    next = admit => next,
-                }
-            }
+            Ok(Some(request)) => tokio::select! {
+                biased;
+                answer = admit(&admission, request, Arc::clone(&room)) => Ok(answer),
+                () = &mut unwanted => return,
+            },
             Ok(None) => return,
             // A message that cannot be decoded leaves nothing to read on from.
-            Err(status) => Pending::End(status),
+            Err(status) => Err(status),
         };
-        let last = matches!(next, Pending::End(_));
-        if pending.send(next).await.is_err() || last {
+        let is_last = next.is_err();
+        if pending.send(next).await.is_err() || is_last {
             return;
         }
     }
 }
 
-async fn admit(admission: &Admission, request: SendStreamRequest, room: Arc<Semaphore>) -> Pending {
+async fn admit(admission: &Admission, request: SendStreamRequest, room: Arc<Semaphore>) -> Answer {
     let SendStreamRequest { topic, partition, records, traceparent: _ } = request;
     let count = records.len();
     let share = u32::try_from(count.clamp(1, MAX_RECORDS)).expect("a small number");
     let room = room.acquire_many_owned(share).await.expect("the semaphore is never closed");
     let admitted = admission.admit(SendRequest { topic, partition, records }).await;
-    Pending::Request { count, admitted: admitted.map_err(|fault| Failure::not_taken_in(fault, count)), _room: room }
+    Answer { count, admitted: admitted.map_err(|fault| Failure::not_taken_in(fault, count)), _room: room }
 }
 
-/// Ends when the queue does, or when nobody reads the answers any more; the records of the requests live on.
-async fn answer_all(mut queue: mpsc::Receiver<Pending>, answers: mpsc::Sender<Result<SendStreamResponse, Status>>) {
-    loop {
-        let answer = async {
-            Some(match queue.recv().await? {
-                Pending::Request { count, admitted, _room } => {
-                    let sent = match admitted {
-                        Ok(outcomes) => outcome::sent(outcomes.await.ok(), count),
-                        Err(failure) => Err(failure),
-                    };
-                    let outcome = match sent {
-                        Ok(sent) => Outcome::Sent(sent),
-                        Err(failure) => Outcome::Failed(failure.to_proto()),
-                    };
-                    Ok(SendStreamResponse { outcome: Some(outcome) })
-                }
-                Pending::End(status) => Err(status),
-            })
+impl Future for Answer {
+    type Output = SendStreamResponse;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let count = self.count;
+        let outcome = match &mut self.admitted {
+            Ok(outcomes) => match outcome::sent(ready!(Pin::new(outcomes).poll(cx)).ok(), count) {
+                Ok(sent) => Outcome::Sent(sent),
+                Err(failure) => Outcome::Failed(failure.to_proto()),
+            },
+            Err(failure) => Outcome::Failed(failure.to_proto()),
         };
-        let answer = tokio::select! {
-            biased;
-            () = answers.closed() => return,
-            answer = answer => answer,
-        };
-        let Some(answer) = answer else { return };
-        if answers.send(answer).await.is_err() {
-            return;
-        }
+        Poll::Ready(SendStreamResponse { outcome: Some(outcome) })
     }
 }
 
@@ -119,9 +113,5 @@ fn ending() -> Status {
     Fault::new(ErrorCode::BrokerNotAvailable, message).to_status()
 }
 
-/// Requests of one stream that are not answered yet.
-const MAX_REQUESTS: usize = 1024;
-/// Their records.
+/// Records of one stream that are not answered yet. A request counts as one at least.
 const MAX_RECORDS: usize = 1 << 16;
-/// Answers that wait for the network.
-const MAX_UNREAD: usize = 16;

@@ -38,7 +38,7 @@ impl Session {
                 break;
             }
             let batch = lane.accumulator.take().expect("it has an oldest batch");
-            self.conclude(id, &batch, &BatchOutcome::Refused(waited()));
+            self.conclude(id, &batch, &BatchOutcome::Refused(waited().into()));
         }
     }
 }

@@ -1,5 +1,7 @@
 //! A `Send` comes in: its records join the batches of their partitions, or all of it is refused at once.
 
+use std::sync::Arc;
+
 use oncelog_proto::{
     ErrorCode, Fault, PartitionIndex, TopicName, packed::MAX_UNCOMPRESSED_BYTES, record_set::RecordSetEncoder, v1::Record,
 };
@@ -48,7 +50,7 @@ impl Session {
     }
 
     fn refuse_send(&mut self, send: SendId, records: &[(PartitionIndex, Record)], fault: &Fault) {
-        let outcomes = vec![RecordOutcome::Refused(fault.clone()); records.len()];
+        let outcomes = vec![RecordOutcome::Refused(Arc::new(fault.clone())); records.len()];
         self.actions.push_back(Action::Complete { send, outcomes });
         let bytes = records.iter().map(|(_, record)| record_cost(record)).sum();
         self.actions.push_back(Action::Free { bytes });

@@ -158,7 +158,7 @@ impl Session {
         while let Some(lane) = self.lanes.get_mut(id) {
             let Some(fault) = self.refused_topics.fault(&lane.partition.topic, self.now) else { return };
             let Some(batch) = lane.accumulator.take() else { return };
-            self.conclude(id, &batch, &BatchOutcome::Refused(fault));
+            self.conclude(id, &batch, &BatchOutcome::Refused(fault.into()));
         }
     }
 

@@ -134,7 +134,7 @@ impl Session {
         } else {
             let len = batch.packed().data().len();
             let message = format!("the record has {len} bytes as sent; the broker takes at most {limit}. Send a smaller one");
-            self.conclude(id, &batch, &BatchOutcome::Refused(Fault::new(ErrorCode::MessageTooLarge, message)));
+            self.conclude(id, &batch, &BatchOutcome::Refused(Fault::new(ErrorCode::MessageTooLarge, message).into()));
         }
         self.reschedule(id);
         true

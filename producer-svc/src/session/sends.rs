@@ -3,11 +3,13 @@
 //! Invariant: a `Send` is reported once, when the last of its records got its outcome; a record gets one outcome.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     hash::{Hash, Hasher},
+    sync::Arc,
 };
 
 use oncelog_proto::{Fault, Offset, PartitionIndex, Timestamp};
+use rustc_hash::FxHashMap;
 
 use super::{Action, RecordOutcome, SendId};
 use crate::accumulator::Batch;
@@ -16,7 +18,7 @@ use crate::accumulator::Batch;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sends {
     // Never iterated but to be sorted, so its order decides nothing.
-    open: HashMap<SendId, OpenSend>,
+    open: FxHashMap<SendId, OpenSend>,
 }
 
 #[derive(Clone, Debug, Hash)]
@@ -36,7 +38,7 @@ pub(super) enum BatchOutcome {
         append_time: Timestamp,
     },
     /// Certainly not in the log.
-    Refused(Fault),
+    Refused(Arc<Fault>),
     /// Nobody knows.
     Unknown,
 }
@@ -93,7 +95,7 @@ impl BatchOutcome {
                 let add = |base: Offset| base.get().checked_add(i64::try_from(index).ok()?).and_then(|o| Offset::new(o).ok());
                 RecordOutcome::Appended { partition, offset: base_offset.and_then(add), append_time: *append_time }
             }
-            Self::Refused(fault) => RecordOutcome::Refused(fault.clone()),
+            Self::Refused(fault) => RecordOutcome::Refused(Arc::clone(fault)),
             Self::Unknown => RecordOutcome::Unknown,
         }
     }

@@ -1,6 +1,6 @@
 //! What goes into a session and what comes out of it. Nothing else connects the protocol with the world.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use oncelog_proto::{
     Epoch, ErrorCode, Fault, Offset, PackedBatch, PartitionIndex, ProducerId, RecordCount, Sequence, Tag, Timestamp, TopicName,
@@ -241,8 +241,8 @@ pub enum RecordOutcome {
         /// When it was appended.
         append_time: Timestamp,
     },
-    /// Certainly not in the log.
-    Refused(Fault),
+    /// Certainly not in the log. Shared, because all records of a batch are refused alike and most are never refused.
+    Refused(Arc<Fault>),
     /// In the log at most once; nobody knows.
     Unknown,
 }

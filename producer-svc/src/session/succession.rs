@@ -163,7 +163,7 @@ impl Session {
                 {
                     again.extend(batch.split(self.config.compression));
                 }
-                (Fate::Absent, Some(fault)) => self.conclude(id, &batch, &BatchOutcome::Refused(fault)),
+                (Fate::Absent, Some(fault)) => self.conclude(id, &batch, &BatchOutcome::Refused(fault.into())),
             }
         }
         if let Some(lane) = self.lanes.get_mut(id) {

@@ -145,7 +145,7 @@ impl Session {
                 self.begin_recovery();
             }
             Verdict::Refused(fault) if !is_final(&fault) => self.refuse(carried, fault),
-            Verdict::Refused(fault) | Verdict::Shared(fault) => self.resolve(carried, &BatchOutcome::Refused(fault)),
+            Verdict::Refused(fault) | Verdict::Shared(fault) => self.resolve(carried, &BatchOutcome::Refused(fault.into())),
         }
     }
 
@@ -182,7 +182,7 @@ impl Session {
             lane.accumulator.put_back(right);
             lane.accumulator.put_back(left);
         } else {
-            self.conclude(carried.lane, &batch, &BatchOutcome::Refused(fault.clone()));
+            self.conclude(carried.lane, &batch, &BatchOutcome::Refused(fault.clone().into()));
         }
     }
 
@@ -208,7 +208,7 @@ impl Session {
         let certain = !tagged && !slot.doubtful && !slot.is_out();
         let batch = if tagged { slot.expire() } else { slot.resolve() };
         let Some(batch) = batch else { return };
-        let outcome = if certain { BatchOutcome::Refused(fault()) } else { BatchOutcome::Unknown };
+        let outcome = if certain { BatchOutcome::Refused(fault().into()) } else { BatchOutcome::Unknown };
         self.conclude(lane, &batch, &outcome);
         if tagged {
             self.begin_recovery();

@@ -7,20 +7,23 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
+    pin::Pin,
     sync::{Arc, Mutex},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
+use oncelog_edge::in_order::InOrder;
 use oncelog_proto::{
     ErrorCode, Fault, PackedBatch,
     v1::{
         Acks, Batch, BatchAck, BatchError, BatchResult, CreateTopicRequest, CreateTopicResponse, DeleteTopicRequest,
         DeleteTopicResponse, DescribeProducersRequest, DescribeProducersResponse, DescribeTopicsRequest, DescribeTopicsResponse,
-        FetchRequest, FetchResponse, InitProducerIdRequest, InitProducerIdResponse, ProduceRequest, ProduceResponse, Record,
-        SendRequest, WindowEntry, batch_result,
+        FetchRequest, FetchResponse, InitProducerIdRequest, InitProducerIdResponse, ProduceFailure, ProduceRequest,
+        ProduceResponse, ProduceStreamRequest, ProduceStreamResponse, Record, SendRequest, WindowEntry, batch_result,
         broker_service_server::{BrokerService, BrokerServiceServer},
-        describe_topics_response, init_producer_id_response,
+        describe_topics_response, init_producer_id_response, produce_stream_response,
         producer_service_client::ProducerServiceClient,
     },
 };
@@ -28,13 +31,13 @@ use producer_svc::{Config, Producer};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{mpsc, watch},
     task::JoinHandle,
     time::sleep,
 };
 use tokio_stream::{Empty, wrappers::TcpListenerStream};
 use tonic::{
-    Request, Response, Status,
+    Request, Response, Status, Streaming,
     transport::{Channel, Server},
 };
 
@@ -111,6 +114,8 @@ type WriterOfPartition = (i64, i32, (String, i32));
 #[derive(Default)]
 struct State {
     calls: usize,
+    /// Streams that were opened.
+    streams: usize,
     outstanding: usize,
     most_outstanding: usize,
     seen: Vec<Seen>,
@@ -133,6 +138,7 @@ struct Service {
     state: Arc<Mutex<State>>,
     planner: Arc<Planner>,
     partitions: usize,
+    offers_streams: bool,
 }
 
 impl FakeBroker {
@@ -150,16 +156,45 @@ impl FakeBroker {
         Self::start(partitions, |_, _| Plan::default()).await
     }
 
+    /// One of an older version: it offers no `ProduceStream`.
+    pub(crate) async fn without_streams(
+        partitions: usize,
+        planner: impl Fn(usize, &ProduceRequest) -> Plan + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        Self::serve_with(listener, 64 << 20, partitions, planner, false)
+    }
+
+    /// One that takes messages up to so many bytes.
+    pub(crate) async fn taking(
+        max_message_bytes: usize,
+        partitions: usize,
+        planner: impl Fn(usize, &ProduceRequest) -> Plan + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        Self::serve_with(listener, max_message_bytes, partitions, planner, true)
+    }
+
     /// On a socket that listens already.
     pub(crate) fn serve(
         listener: TcpListener,
         partitions: usize,
         planner: impl Fn(usize, &ProduceRequest) -> Plan + Send + Sync + 'static,
     ) -> Self {
+        Self::serve_with(listener, 64 << 20, partitions, planner, true)
+    }
+
+    fn serve_with(
+        listener: TcpListener,
+        max_message_bytes: usize,
+        partitions: usize,
+        planner: impl Fn(usize, &ProduceRequest) -> Plan + Send + Sync + 'static,
+        offers_streams: bool,
+    ) -> Self {
         let addr = listener.local_addr().expect("bound");
         let state = Arc::<Mutex<State>>::default();
-        let service = Service { state: Arc::clone(&state), planner: Arc::new(planner), partitions };
-        let server = BrokerServiceServer::new(service).max_decoding_message_size(64 << 20);
+        let service = Service { state: Arc::clone(&state), planner: Arc::new(planner), partitions, offers_streams };
+        let server = BrokerServiceServer::new(service).max_decoding_message_size(max_message_bytes);
         let serve = Server::builder().add_service(server).serve_with_incoming(TcpListenerStream::new(listener));
         let server = tokio::spawn(async move { serve.await.expect("serves") });
         Self { addr, state, server }
@@ -177,6 +212,16 @@ impl FakeBroker {
     /// All batches of all calls, in order of arrival.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.state.lock().expect("whole").seen.clone()
+    }
+
+    /// Calls of `Produce`, on a stream or not.
+    pub(crate) fn calls(&self) -> usize {
+        self.state.lock().expect("whole").calls
+    }
+
+    /// Streams that were opened.
+    pub(crate) fn streams(&self) -> usize {
+        self.state.lock().expect("whole").streams
     }
 
     pub(crate) fn most_outstanding(&self) -> usize {
@@ -325,6 +370,33 @@ impl Drop for Outstanding {
     }
 }
 
+/// A call on a stream; given up with its stream.
+pub(crate) struct Carried(JoinHandle<Result<Response<ProduceResponse>, Status>>);
+
+impl Future for Carried {
+    type Output = ProduceStreamResponse;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map(|carried| {
+            let outcome = match carried.expect("it does not panic") {
+                Ok(response) => produce_stream_response::Outcome::Produced(response.into_inner()),
+                Err(status) => produce_stream_response::Outcome::Failed(ProduceFailure {
+                    code: status.code().into(),
+                    message: status.message().to_owned(),
+                    ..ProduceFailure::default()
+                }),
+            };
+            ProduceStreamResponse { outcome: Some(outcome) }
+        })
+    }
+}
+
+impl Drop for Carried {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 #[tonic::async_trait]
 impl BrokerService for Service {
     async fn init_producer_id(
@@ -415,6 +487,35 @@ impl BrokerService for Service {
             Answer::Nonsense => Ok(Response::new(ProduceResponse::default())),
             Answer::Never => std::future::pending().await,
         }
+    }
+
+    type ProduceStreamStream = InOrder<Carried>;
+
+    async fn produce_stream(
+        &self,
+        request: Request<Streaming<ProduceStreamRequest>>,
+    ) -> Result<Response<Self::ProduceStreamStream>, Status> {
+        if !self.offers_streams {
+            return Err(Status::unimplemented("no such method"));
+        }
+        self.state.lock().expect("whole").streams += 1;
+        let (service, mut requests) = (self.clone(), request.into_inner());
+        let (pending, queue) = mpsc::channel(5);
+        tokio::spawn(async move {
+            while let Some(request) = requests.message().await.transpose() {
+                let service = service.clone();
+                let carried = |request: ProduceStreamRequest| {
+                    let request = Request::new(request.produce.expect("given"));
+                    Carried(tokio::spawn(async move { service.produce(request).await }))
+                };
+                let carried = request.map(carried);
+                let is_last = carried.is_err();
+                if pending.send(carried).await.is_err() || is_last {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(InOrder::new(queue)))
     }
 
     async fn describe_topics(&self, request: Request<DescribeTopicsRequest>) -> Result<Response<DescribeTopicsResponse>, Status> {
