@@ -11,6 +11,7 @@ use std::{
     sync::Arc,
 };
 
+use oncelog_defects::{Defect, is_on};
 use oncelog_proto::Timestamp;
 
 use super::{
@@ -284,7 +285,7 @@ fn settle(disk: &dyn Disk, last: &Last) -> Result<Option<Cut>, OpenError> {
             .map_err(OpenError::io("keeping the torn group as", &copy))?;
         cut = Some(Cut { file: name.clone(), position: end, bytes: until - end, copy, what: what.clone() });
     }
-    let mut at = last.tail.unproven_from;
+    let mut at = if is_on(Defect::UnprovenIsNotWrittenAgain) { end } else { last.tail.unproven_from };
     while at < end {
         let len = (end - at).min(REWRITE_BYTES);
         let bytes = read_vec(&*file, at, usize::try_from(len).expect("at most 1 MiB")).map_err(io())?;
@@ -294,7 +295,7 @@ fn settle(disk: &dyn Disk, last: &Last) -> Result<Option<Cut>, OpenError> {
         file.write_at(&[IoSlice::new(&bytes)], at).map_err(io())?;
         at += len;
     }
-    if cut.is_some() {
+    if cut.is_some() && !is_on(Defect::TornGroupStays) {
         // The torn group goes before the rest of the file does: a file that ends within a group is damaged.
         file.write_at(&[IoSlice::new(&ZEROS)], end).and_then(|()| file.sync_data()).map_err(io())?;
     }

@@ -14,6 +14,8 @@
 //! of the segment is a lower one, and its checksum has another salt. So an old group proves nothing either. But old bytes are no
 //! zeros: there the end is said by the block of zeros that came with the last group, and only without it something was torn.
 
+use oncelog_defects::{Defect, is_on};
+
 use super::{
     disk::{DiskFile, read_vec},
     error::OpenError,
@@ -85,7 +87,7 @@ pub(super) fn decide(
     let mut end = cursor.at();
     let unproven_from = unproven.first().map_or(end.byte, |(before, _)| before.byte);
     for (before, group) in &unproven {
-        if let Some(fault) = data_fault(file, *before, group).map_err(io())? {
+        if let Some(fault) = data_fault(file, *before, group).map_err(io())?.filter(|_| !is_on(Defect::TailDataIsNotChecked)) {
             // Everything before this group is proven by it, or was looked at in this loop.
             (end, what) = (*before, fault);
             clean = false;
@@ -96,12 +98,12 @@ pub(super) fn decide(
     let behind = look_behind(file, end).map_err(io())?;
     match behind.proof {
         Some(Proof::Newer(what)) => return Err(OpenError::NewerFormat { file: name.to_owned(), what }),
-        Some(Proof::Durable { group, at }) => {
+        Some(Proof::Durable { group, at }) if !is_on(Defect::DamageIsCutAsTorn) => {
             let lost = end.group.next();
             let what = format!("{what}, although group {group} at byte {at} proves that group {lost} was durable");
             return Err(OpenError::damaged(name, end.byte, what));
         }
-        None => {}
+        Some(Proof::Durable { .. }) | None => {}
     }
     // A file has its whole length before anything is written into it, and is never cut shorter than this. One that is shorter was
     // cut by somebody else, and how much stood there nobody knows.

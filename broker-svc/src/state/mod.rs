@@ -299,6 +299,13 @@ impl State {
         self.producers.expired(limits.producer_id_expiration, now, most)
     }
 
+    /// What must never be done without an entry (I5): forgets producers that are to expire.
+    pub(crate) fn forget_idle(&mut self, limits: &Limits, now: Timestamp) {
+        for producer in self.expired_producers(limits, now, usize::MAX) {
+            self.apply(&Entry::Expire { producer }, now).expect("it is known");
+        }
+    }
+
     /// Should a duplicate of this producer's be journaled as a sign of life? At most hourly, or 24 times within the expiration.
     pub fn is_seen_stale(&self, producer: ProducerId, limits: &Limits, now: Timestamp) -> bool {
         let coarse = (limits.producer_id_expiration / 24).min(Duration::from_secs(3600));
