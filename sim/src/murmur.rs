@@ -41,7 +41,8 @@ struct Said {
 impl Visit for Said {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         match field.name() {
-            "message" => drop(write!(self.message, "{value:?}")),
+            // A field of that name may follow.
+            "message" if self.message.is_empty() => drop(write!(self.message, "{value:?}")),
             // Not recorded where there is none.
             "snapshot" => self.from_snapshot = true,
             _ => {}
