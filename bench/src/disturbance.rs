@@ -5,13 +5,15 @@
 
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     clock,
     proc::{self, MachineCpu},
 };
 
 /// What others took, as shares of one core: 0.1 is a tenth of one core.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Disturbance {
     /// CPU time of other processes and of the kernel.
     pub others: f64,

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`rows`] | the table of what is measured: rows of candidates, with their loads |
 //! | [`targets`] | the table of what is to be reached |
-//! | [`session`] | turns, rounds, repeats |
+//! | [`recording`] | which rounds are left, and whether there is time for them |
+//! | [`session`] | one round: turns, repeats |
 //! | [`candidate`] | who can take part in a row |
 //! | [`oncelog`], [`bare`], [`limits`], [`peers`] | those who do |
 //! | [`calls`] | those who call oncelog and the bare servers alike |
@@ -33,6 +34,7 @@ pub mod peers;
 pub mod proc;
 pub mod process;
 pub mod pure;
+pub mod recording;
 pub mod report;
 pub mod rows;
 pub mod session;

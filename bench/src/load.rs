@@ -1,7 +1,9 @@
 //! What is sent: the same for every candidate of a row.
 
+use serde::{Deserialize, Serialize};
+
 /// A load. A record's number, from 0, is its place in it.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Load {
     /// Bytes of each record's value; records have no key, unless a row says so.
     pub record_bytes: usize,

@@ -2,15 +2,24 @@
 
 use std::{fs, path::Path, process::Command};
 
+use serde::{Deserialize, Serialize};
+
 /// Facts in words, in the order of the report.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Machine(pub Vec<(&'static str, String)>);
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine(pub Vec<(String, String)>);
 
 impl Machine {
+    /// The first fact that is another on `other`, and what it is on both.
+    pub fn difference<'a>(&'a self, other: &'a Self) -> Option<(&'a str, &'a str, &'a str)> {
+        let of_other = |what: &str| other.0.iter().find(|(name, _)| name == what).map_or("unknown", |(_, value)| value.as_str());
+        let mut facts = self.0.iter().map(|(what, value)| (what.as_str(), value.as_str(), of_other(what)));
+        facts.find(|(_, here, there)| here != there)
+    }
+
     /// Of this machine, with `directory` on the disk under test.
     pub fn describe(directory: &Path) -> Self {
         let (disk, file_system) = disk(directory);
-        Self(vec![
+        let facts = vec![
             ("processor", processor()),
             ("memory", memory()),
             ("disk", disk),
@@ -18,9 +27,10 @@ impl Machine {
             ("kernel", said("uname", &["-sr"])),
             ("rustc", said("rustc", &["--version"])),
             ("fio", said("fio", &["--version"])),
-            ("oncelog", format!("{} at {}", env!("CARGO_PKG_VERSION"), commit())),
+            ("oncelog", env!("CARGO_PKG_VERSION").to_owned()),
             ("durability of oncelog", crate::oncelog::DURABILITY.to_owned()),
-        ])
+        ];
+        Self(facts.into_iter().map(|(what, value)| (what.to_owned(), value)).collect())
     }
 }
 
@@ -57,7 +67,8 @@ fn disk(directory: &Path) -> (String, String) {
     (format!("{device}, {kind}, write cache: {}", cache.trim()), format!("{} ({})", mount[2], mount[3]))
 }
 
-fn commit() -> String {
+/// The commit that is measured, and whether there is more than it in the directory.
+pub fn commit() -> String {
     said("git", &["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])
 }
 

@@ -1,6 +1,6 @@
 //! `oncelog-bench`: see README.md beside this crate.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail, ensure};
 use clap::{Parser, Subcommand};
@@ -9,10 +9,12 @@ use oncelog_bench::{
     clock, instructions,
     machine::Machine,
     oncelog, pure,
+    recording::{self, Recording},
     report::Report,
     rows::{self, Peers, Row, Scale},
     session::Session,
 };
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Measures oncelog, the limits of this machine and the peers, in turns, and writes a report.
 #[derive(Debug, Parser)]
@@ -32,6 +34,9 @@ struct Run {
     /// Only these rows, by name.
     #[arg(long, value_delimiter = ',', value_name = "ROW,ROW")]
     only: Vec<String>,
+    /// Builds the services, installs the peers and ends: what follows finds both done.
+    #[arg(long)]
+    prepare: bool,
     /// Names the rows and ends.
     #[arg(long)]
     list: bool,
@@ -47,6 +52,15 @@ struct Run {
     /// Rounds. Default: 5, with --quick 1.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     rounds: Option<u16>,
+    /// Goes on with the report that is in --out: whole rounds of the same commit are kept, and those that it lacks are added.
+    #[arg(long = "continue")]
+    resume: bool,
+    /// With --continue: measures the rows again that are named by --only.
+    #[arg(long, requires = "resume", requires = "only")]
+    anew: bool,
+    /// Begins no round that would not end within so many minutes, as far as can be told.
+    #[arg(long, value_name = "MINUTES")]
+    minutes: Option<f64>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -85,24 +99,27 @@ async fn main() -> anyhow::Result<()> {
 
 async fn run(run: Run) -> anyhow::Result<()> {
     let scale = if run.quick { Scale::Quick } else { Scale::Full };
+    // What is wrong with the command line is said before anything is built.
+    let planned = chosen(rows::all(scale, &Peers::default()), &run.only)?;
     if run.list {
-        for row in chosen(rows::all(scale, &Peers::default()), &run.only)? {
+        for row in planned {
             let entries: Vec<_> = row.entries.iter().map(|entry| entry.name.as_str()).collect();
-            eprintln!("{:<16} {} [{}]", row.name, row.about, entries.join("; "));
+            let peers = if row.takes_peers { "; the peers" } else { "" };
+            eprintln!("{:<16} {} [{}{peers}]", row.name, row.about, entries.join("; "));
         }
         return Ok(());
     }
-    // What is wrong with the command line is said before anything is built.
-    chosen(rows::all(scale, &Peers::default()), &run.only)?;
     oncelog::build()?;
     std::fs::create_dir_all(&run.dir).with_context(|| format!("{} cannot be made", run.dir.display()))?;
     let dir = std::fs::canonicalize(&run.dir)?;
-    let peers = Peers::install(&run.tools);
+    let peers = if planned.iter().any(|row| row.takes_peers) { Peers::install(&run.tools) } else { Peers::default() };
     for (name, why) in &peers.missing {
         eprintln!("{name} cannot be had: {why}");
     }
-    let rows = chosen(rows::all(scale, &peers), &run.only)?;
-    let mut report = Report {
+    if run.prepare {
+        return Ok(());
+    }
+    let report = Report {
         machine: Machine::describe(&dir),
         began: clock::unix_seconds(),
         is_quick: run.quick,
@@ -111,17 +128,41 @@ async fn run(run: Run) -> anyhow::Result<()> {
         sizes: oncelog::sizes()?,
         rows: Vec::new(),
     };
-    let rounds = run.rounds.unwrap_or(if run.quick { 1 } else { 5 });
-    let session = Session { directory: dir, rounds: usize::from(rounds) };
-    for row in &rows {
-        report.rows.push(session.run(row).await?);
-        // After each row: what was measured is not lost with what comes later.
-        report.write(&run.out)?;
+    let mut report = if run.resume { report.continued(&run.out)? } else { report };
+    if run.anew {
+        report.rows.retain(|kept| planned.iter().all(|row| row.name != kept.name));
     }
-    let failed = report.rows.iter().flat_map(|row| &row.runs).filter(|run| run.outcome.is_err()).count();
+    let rounds = run.rounds.unwrap_or(if run.quick { 1 } else { 5 });
+    let recording = Recording {
+        table: rows::all(scale, &Peers::default()).iter().map(|row| row.name).collect(),
+        rows: chosen(rows::all(scale, &peers), &run.only)?,
+        rounds: usize::from(rounds),
+        scale,
+        time: run.minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0)),
+        out: run.out.clone(),
+        session: Session { directory: dir, attempts: if run.quick { 1 } else { ATTEMPTS } },
+    };
+    eprintln!("this takes some {} on two quiet cores", recording::shown(recording.expected(&mut report)));
+    let lacking = tokio::select! {
+        lacking = recording.run(&mut report) => lacking?,
+        () = interrupted() => bail!("interrupted; whole rounds are in {}, and --continue goes on", run.out.display()),
+    };
     eprintln!("the report is {}", run.out.join("report.md").display());
+    if lacking > 0 {
+        eprintln!("{lacking} rounds are left; --continue goes on with them");
+    }
+    let failed = report.failed().count();
     ensure!(failed == 0, "{failed} runs failed; the report tells why");
     Ok(())
+}
+
+/// SIGINT or SIGTERM. What is dropped then stops its servers and removes its directory.
+async fn interrupted() {
+    let mut term = signal(SignalKind::terminate()).expect("SIGTERM can be listened for");
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
 }
 
 fn chosen(rows: Vec<Row>, only: &[String]) -> anyhow::Result<Vec<Row>> {
@@ -131,3 +172,6 @@ fn chosen(rows: Vec<Row>, only: &[String]) -> anyhow::Result<Vec<Row>> {
     }
     Ok(rows.into_iter().filter(|row| only.is_empty() || only.iter().any(|name| name == row.name)).collect())
 }
+
+/// Runs until a quiet one.
+const ATTEMPTS: usize = 3;

@@ -1,9 +1,12 @@
 //! What one run of one candidate gave.
 
+use std::collections::BTreeMap;
+
 use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
 
 /// One run. Everything is counted between the first record that was timed and the last acknowledgement, unless it says otherwise.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
     /// Records acknowledged.
     pub records: u64,
@@ -14,11 +17,11 @@ pub struct Measured {
     /// CPU time of those who sent and received.
     pub client_cpu_seconds: f64,
     /// CPU time of the servers, by process.
-    pub server_cpu_seconds: Vec<(String, f64)>,
+    pub server_cpu_seconds: BTreeMap<String, f64>,
     /// Resident memory before the first record, by process, in bytes.
-    pub idle_bytes: Vec<(String, u64)>,
+    pub idle_bytes: BTreeMap<String, u64>,
     /// The most resident memory there ever was (`VmHWM`), by process, in bytes.
-    pub loaded_bytes: Vec<(String, u64)>,
+    pub loaded_bytes: BTreeMap<String, u64>,
     /// Bytes of the log on disk afterwards. None: not on disk, or not known.
     pub disk_bytes: Option<u64>,
     /// How long acknowledgements took. None: not measured.
@@ -28,7 +31,7 @@ pub struct Measured {
 }
 
 /// A distribution of durations, in microseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Percentiles {
     /// The median.
     pub p50: f64,

@@ -1,9 +1,13 @@
 //! What is read off a run.
 
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
 use crate::measured::Measured;
 
 /// A number of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Metric {
     /// Bytes of values a second, in MB (10^6).
     PayloadRate,
@@ -15,8 +19,8 @@ pub enum Metric {
     P99,
     /// How long it took.
     Seconds,
-    /// CPU seconds of a million records: of one server by name, or of all.
-    CpuPerMillion(Option<&'static str>),
+    /// CPU seconds of a million records, of the servers together.
+    CpuPerMillion(Servers),
     /// CPU seconds of a million records on the client's side.
     ClientCpuPerMillion,
     /// Resident memory of all servers before the load, in MB.
@@ -25,6 +29,15 @@ pub enum Metric {
     Loaded,
     /// Bytes on disk for each byte of values.
     DiskPerByte,
+}
+
+/// Whose time is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Servers {
+    /// Of all of them.
+    All,
+    /// Of broker-svc alone.
+    Broker,
 }
 
 impl Metric {
@@ -38,7 +51,7 @@ impl Metric {
             Self::P99 => run.latency_us.map(|latency| latency.p99),
             Self::Seconds => Some(run.seconds),
             Self::CpuPerMillion(server) => {
-                let of = run.server_cpu_seconds.iter().filter(|(name, _)| server.is_none_or(|server| server == name));
+                let of = run.server_cpu_seconds.iter().filter(|(name, _)| server == Servers::All || *name == BROKER);
                 let seconds: Vec<f64> = of.map(|(_, seconds)| *seconds).collect();
                 if seconds.is_empty() { None } else { per_million(seconds.iter().sum()) }
             }
@@ -65,9 +78,12 @@ impl Metric {
     }
 }
 
-fn total_mb(processes: &[(String, u64)]) -> Option<f64> {
-    (!processes.is_empty()).then(|| processes.iter().map(|(_, bytes)| *bytes as f64 / 1e6).sum())
+fn total_mb(processes: &BTreeMap<String, u64>) -> Option<f64> {
+    (!processes.is_empty()).then(|| processes.values().map(|bytes| *bytes as f64 / 1e6).sum())
 }
+
+/// The process of the broker.
+pub(crate) const BROKER: &str = "broker-svc";
 
 #[cfg(test)]
 mod tests {
@@ -78,15 +94,15 @@ mod tests {
         let run = Measured { records: 2_000_000, payload_bytes: 200_000_000, seconds: 2.0, ..Measured::default() };
         assert_eq!(Metric::PayloadRate.of(&run), Some(100.0));
         assert_eq!(Metric::RecordRate.of(&run), Some(1e6));
-        for metric in [Metric::P50, Metric::Loaded, Metric::CpuPerMillion(None), Metric::ClientCpuPerMillion, Metric::DiskPerByte]
+        for metric in
+            [Metric::P50, Metric::Loaded, Metric::CpuPerMillion(Servers::All), Metric::ClientCpuPerMillion, Metric::DiskPerByte]
         {
             assert_eq!(metric.of(&run), None, "{metric:?}");
         }
-        let servers = vec![("broker".to_owned(), 3.0), ("producer".to_owned(), 1.0)];
+        let servers = BTreeMap::from([(BROKER.to_owned(), 3.0), ("producer-svc".to_owned(), 1.0)]);
         let run = Measured { server_cpu_seconds: servers, ..run };
-        assert_eq!(Metric::CpuPerMillion(Some("broker")).of(&run), Some(1.5));
-        assert_eq!(Metric::CpuPerMillion(None).of(&run), Some(2.0));
-        assert_eq!(Metric::CpuPerMillion(Some("nobody")).of(&run), None);
+        assert_eq!(Metric::CpuPerMillion(Servers::Broker).of(&run), Some(1.5));
+        assert_eq!(Metric::CpuPerMillion(Servers::All).of(&run), Some(2.0));
         assert_eq!(Metric::RecordRate.of(&Measured::default()), None);
     }
 }

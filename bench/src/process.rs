@@ -122,9 +122,9 @@ impl Usage {
     pub fn end(self, measured: &mut Measured) -> anyhow::Result<()> {
         measured.client_cpu_seconds = proc::cpu_seconds(std::process::id())? - self.own;
         for (name, pid, cpu, idle) in self.servers {
-            measured.server_cpu_seconds.push((name.clone(), proc::cpu_seconds(pid)? - cpu));
-            measured.idle_bytes.push((name.clone(), idle));
-            measured.loaded_bytes.push((name, proc::resident_bytes(pid)?.1));
+            measured.server_cpu_seconds.insert(name.clone(), proc::cpu_seconds(pid)? - cpu);
+            measured.idle_bytes.insert(name.clone(), idle);
+            measured.loaded_bytes.insert(name, proc::resident_bytes(pid)?.1);
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
-//! One session: the entries of a row in turns, round after round, so that whatever drifts drifts under all of them.
+//! One round of a row: its entries in turns, so that whatever drifts drifts under all of them.
 //!
-//! A run that something else disturbed is repeated, at most three times; the quietest counts, and is marked if it
+//! A run that something else disturbed is repeated, so often as the session says; the quietest counts, and is marked if it
 //! was not quiet. A run that fails is part of the result, with its error.
 
 use std::{
@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
 };
 
 /// One run that counts.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     /// The entry's name.
     pub entry: String,
@@ -34,26 +35,57 @@ pub struct Run {
     pub disturbance: Disturbance,
     /// Runs that it took to get a quiet one.
     pub attempts: usize,
+    /// How long all of them took, with preparing and reading back.
+    pub took_seconds: f64,
     /// What came out, or why nothing did.
     pub outcome: Result<Measured, String>,
 }
 
+/// Who took part in a row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Participant {
+    /// The entry's name.
+    pub name: String,
+    /// What an acknowledgement of it means.
+    pub durability: String,
+}
+
 /// All runs of a row.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RowResult {
     /// The row's name.
-    pub name: &'static str,
+    pub name: String,
     /// What it is about.
-    pub about: &'static str,
+    pub about: String,
     /// What ratios are made of.
     pub metric: Metric,
-    /// Name and promise of each entry, in order.
-    pub entries: Vec<(String, String)>,
+    /// The commit of oncelog that was measured.
+    pub commit: String,
+    /// In the order of their turns.
+    pub entries: Vec<Participant>,
     /// In the order in which they were made.
     pub runs: Vec<Run>,
 }
 
 impl RowResult {
+    /// Of a row before its first round.
+    pub fn empty(row: &Row, commit: &str) -> Self {
+        let participant = |entry: &Entry| Participant { name: entry.name.clone(), durability: entry.durability.clone() };
+        Self {
+            name: row.name.to_owned(),
+            about: row.about.to_owned(),
+            metric: row.metric,
+            commit: commit.to_owned(),
+            entries: row.entries.iter().map(participant).collect(),
+            runs: Vec::new(),
+        }
+    }
+
+    /// Would further rounds belong to these, and would they compare the same?
+    pub fn is_of(&self, row: &Row, commit: &str) -> bool {
+        Self { runs: Vec::new(), ..self.clone() } == Self::empty(row, commit)
+    }
+
     /// What an entry gave in a round. None if it failed.
     pub fn measured(&self, entry: &str, round: usize) -> Option<&Measured> {
         self.runs.iter().find(|run| run.round == round && run.entry == entry)?.outcome.as_ref().ok()
@@ -70,39 +102,47 @@ impl RowResult {
     }
 }
 
-/// Where a session works, and how long.
+/// Where a session works, and how patiently.
 #[derive(Clone, Debug)]
 pub struct Session {
     /// A directory on the disk under test.
     pub directory: PathBuf,
-    /// From 1.
-    pub rounds: usize,
+    /// A run is made so often before a disturbed one counts; from 1.
+    pub attempts: usize,
+}
+
+/// Where a row keeps what its rounds share; removed when dropped.
+#[derive(Debug)]
+pub struct RowDirectory(PathBuf);
+
+impl Drop for RowDirectory {
+    fn drop(&mut self) {
+        // What is left is removed before the row is run again.
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 impl Session {
-    /// Runs a row.
+    /// A fresh directory for a row.
+    ///
+    /// # Errors
+    /// The directory of the session cannot be used.
+    pub fn directory_of(&self, row: &Row) -> io::Result<RowDirectory> {
+        fresh(&self.directory.join(row.name)).map(RowDirectory)
+    }
+
+    /// Adds a round to the result of a row.
     ///
     /// # Errors
     /// The directory cannot be used, or this is not Linux. What fails in a run is part of the result.
-    pub async fn run(&self, row: &Row) -> anyhow::Result<RowResult> {
-        let mut result = RowResult {
-            name: row.name,
-            about: row.about,
-            metric: row.metric,
-            entries: row.entries.iter().map(|entry| (entry.name.clone(), entry.durability.clone())).collect(),
-            runs: Vec::new(),
-        };
-        eprintln!("== {}: {}", row.name, row.about);
-        let row_directory = fresh(&self.directory.join(row.name))?;
-        for round in 0..self.rounds {
-            for entry in &row.entries {
-                let run = self.turn(row, entry, round, &result, &row_directory).await?;
-                eprintln!("{}", progress(row.metric, &run, self.rounds));
-                result.runs.push(run);
-            }
+    pub async fn round(&self, row: &Row, directory: &RowDirectory, result: &mut RowResult) -> anyhow::Result<()> {
+        let round = result.rounds();
+        for entry in &row.entries {
+            let run = self.turn(row, entry, round, result, &directory.0).await?;
+            eprintln!("{}", progress(row.metric, &run));
+            result.runs.push(run);
         }
-        fs::remove_dir_all(&row_directory)?;
-        Ok(result)
+        Ok(())
     }
 
     async fn turn(
@@ -117,11 +157,13 @@ impl Session {
             Ok(load) => load,
             Err(why) => {
                 let (entry, load) = (entry.name.clone(), entry.load);
-                return Ok(Run { entry, round, load, disturbance: Disturbance::default(), attempts: 0, outcome: Err(why) });
+                let disturbance = Disturbance::default();
+                return Ok(Run { entry, round, load, disturbance, attempts: 0, took_seconds: 0.0, outcome: Err(why) });
             }
         };
         let mut best: Option<Run> = None;
-        for attempts in 1..=MAX_ATTEMPTS {
+        let first = clock::now();
+        for attempts in 1..=self.attempts {
             let run_directory = fresh(&row_directory.join("run"))?;
             settle().await;
             let observation = Observation::begin()?;
@@ -130,12 +172,12 @@ impl Session {
             let outcome = timeout(PATIENCE, entry.candidate.run(&load, place)).await;
             let outcome = outcome.unwrap_or_else(|_| Err(anyhow::anyhow!("it was not done after {PATIENCE:?}")));
             let disturbance = observation.end()?;
-            let is_last = attempts == MAX_ATTEMPTS || disturbance.is_quiet() || outcome.is_err() || began.elapsed() > LONG;
+            let is_last = attempts == self.attempts || disturbance.is_quiet() || outcome.is_err() || began.elapsed() > LONG;
             let outcome = outcome.map_err(|error| format!("{error:#}"));
             if outcome.is_err() {
                 keep_logs(&run_directory, &self.directory.join(format!("failed-{}", row.name)));
             }
-            let run = Run { entry: entry.name.clone(), round, load, disturbance, attempts, outcome };
+            let run = Run { entry: entry.name.clone(), round, load, disturbance, attempts, took_seconds: 0.0, outcome };
             if best.as_ref().is_none_or(|best| run.outcome.is_err() || disturbance.total() < best.disturbance.total()) {
                 best = Some(run);
             }
@@ -144,9 +186,8 @@ impl Session {
                 break;
             }
         }
-        let mut best = best.expect("there is at least one attempt");
-        best.attempts = best.attempts.max(1);
-        Ok(best)
+        let best = best.expect("there is at least one attempt");
+        Ok(Run { took_seconds: first.elapsed().as_secs_f64(), ..best })
     }
 }
 
@@ -184,7 +225,7 @@ fn keep_logs(from: &Path, to: &Path) {
     }
 }
 
-fn progress(metric: Metric, run: &Run, rounds: usize) -> String {
+fn progress(metric: Metric, run: &Run) -> String {
     let what = match &run.outcome {
         Ok(measured) => {
             let number = metric.of(measured).map_or_else(|| "-".to_owned(), |number| format!("{number:.1} {}", metric.unit()));
@@ -199,11 +240,9 @@ fn progress(metric: Metric, run: &Run, rounds: usize) -> String {
     } else {
         format!(" [disturbed: {:.2} cores, after {} attempts]", run.disturbance.total(), run.attempts)
     };
-    format!("   {}/{rounds} {:<34} {what}{disturbed}", run.round + 1, run.entry)
+    format!("   {} {:<34} {what}{disturbed}", run.round + 1, run.entry)
 }
 
-/// Runs until a quiet one.
-const MAX_ATTEMPTS: usize = 3;
 /// A run that takes so long is not repeated.
 const LONG: Duration = Duration::from_secs(60);
 /// A run that takes so long has failed. The longest one makes a log of 10 GiB and reads it back.
@@ -220,11 +259,14 @@ impl RowResult {
             load: Load { record_bytes: 1, partitions: 1, records: 1, unacknowledged: 1, rate: None },
             disturbance: Disturbance::default(),
             attempts: 1,
+            took_seconds: 1.0,
             outcome: Ok(Measured { payload_bytes: (rate * 1e6) as u64, records: 1, seconds: 1.0, ..Measured::default() }),
         };
         let runs = rounds.iter().enumerate().flat_map(|(round, rates)| rates.map(|rate| run(round, rate))).collect();
-        let entries = rounds[0].iter().map(|(name, _)| ((*name).to_owned(), "none".to_owned())).collect();
-        Self { name, about: "a test", metric: Metric::PayloadRate, entries, runs }
+        let participant = |name: &str| Participant { name: name.to_owned(), durability: "none".to_owned() };
+        let entries = rounds[0].iter().map(|(name, _)| participant(name)).collect();
+        let [name, about, commit] = [name, "a test", "a commit"].map(str::to_owned);
+        Self { name, about, metric: Metric::PayloadRate, commit, entries, runs }
     }
 }
 
@@ -257,11 +299,19 @@ mod tests {
             name: "a-row",
             about: "a test",
             metric: Metric::RecordRate,
+            round_seconds: 1,
+            takes_peers: false,
             entries: vec![entry("a", false), entry("b", true), half("half of a", "a"), half("half of b", "b")],
         };
         let directory = std::env::temp_dir().join(format!("oncelog-bench-session-{}", std::process::id()));
-        let result = Session { directory: directory.clone(), rounds: 2 }.run(&row).await.expect("a directory");
-        fs::remove_dir_all(directory).expect("it is there");
+        let session = Session { directory: directory.clone(), attempts: 1 };
+        let mut result = RowResult::empty(&row, "a commit");
+        let of_row = session.directory_of(&row).expect("a directory");
+        for _ in 0..2 {
+            session.round(&row, &of_row, &mut result).await.expect("a directory");
+        }
+        drop(of_row);
+        fs::remove_dir(directory).expect("it is there, and nothing is left in it");
         let order: Vec<_> = result.runs.iter().map(|run| (run.round, run.entry.as_str())).collect();
         let round = |round| ["a", "b", "half of a", "half of b"].map(|name| (round, name));
         assert_eq!(order, [round(0), round(1)].concat());

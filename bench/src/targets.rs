@@ -1,7 +1,7 @@
 //! What is to be reached: the one table of targets, and what a session says to each.
 
 use crate::{
-    metric::Metric,
+    metric::{Metric, Servers},
     rows::{costs, latency, names},
     session::RowResult,
     statistics::Spread,
@@ -105,8 +105,22 @@ fn limits() -> Vec<Target> {
     let slower: &[&str] = &[names::JOURNAL_LOOP, names::ECHO];
     let at_least = Needed::AtLeast;
     vec![
-        ratio("Produce, 1 KiB, against fio", "produce-1k", names::ONCELOG, &[names::FIO], PayloadRate, at_least(0.9)),
-        ratio("Produce, 100 B, against fio", "produce-100", names::ONCELOG, &[names::FIO], PayloadRate, at_least(0.9)),
+        ratio(
+            "Produce, 1 KiB, against fio (the aim is 1.2)",
+            "produce-1k",
+            names::ONCELOG,
+            &[names::FIO],
+            PayloadRate,
+            at_least(0.9),
+        ),
+        ratio(
+            "Produce, 100 B, against fio (the aim is 1.2)",
+            "produce-100",
+            names::ONCELOG,
+            &[names::FIO],
+            PayloadRate,
+            at_least(0.9),
+        ),
         ratio(
             "Produce, 1 KiB, against the slower of journal loop and echo",
             "produce-1k",
@@ -176,8 +190,8 @@ fn peers() -> Vec<Target> {
         against("… against Kafka, 100 B", "path-100", &[names::KAFKA], 1.0),
         against("… against Kafka flushing every message, 1 KiB", "path-1k", &[names::KAFKA_FLUSH], 20.0),
         against("… against Kafka flushing every message, 100 B", "path-100", &[names::KAFKA_FLUSH], 20.0),
-        cost("CPU of the broker against JetStream, 1 KiB", names::ONCELOG_MANY, cpu(Some("broker-svc")), cpu(None), 0.2),
-        cost("CPU of both services against JetStream, 1 KiB", names::ONCELOG_MANY, cpu(None), cpu(None), 0.6),
+        cost("CPU of the broker against JetStream, 1 KiB", names::ONCELOG_MANY, cpu(Servers::Broker), cpu(Servers::All), 0.2),
+        cost("CPU of both services against JetStream, 1 KiB", names::ONCELOG_MANY, cpu(Servers::All), cpu(Servers::All), 0.6),
         cost("resident memory under load against JetStream", names::ONCELOG_MANY, Metric::Loaded, Metric::Loaded, 0.25),
     ]
 }

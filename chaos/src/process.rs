@@ -123,6 +123,15 @@ impl Process {
         Ok(ended.with_context(|| format!("{} did not end after SIGTERM", self.name))??)
     }
 
+    /// Waits until it ends by itself.
+    ///
+    /// # Errors
+    /// It does not within 30 seconds.
+    pub async fn wait_for_end(&mut self) -> anyhow::Result<ExitStatus> {
+        let ended = timeout(PATIENCE, self.child.wait()).await;
+        Ok(ended.with_context(|| format!("{} does not end", self.name))??)
+    }
+
     /// For messages.
     pub fn name(&self) -> &str {
         &self.name

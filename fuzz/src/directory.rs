@@ -8,7 +8,7 @@ use std::{
 };
 
 use broker_svc::{
-    journal::{self, Journal, OpenError, Options, Step, disk::Disk, sim_disk::SimDisk},
+    journal::{self, Journal, OpenError, Options, Step, sim_disk::SimDisk},
     pipeline::{self, Now, Pipeline, Request},
     state::{InitRequest, Limits, State},
     wire::parse,
@@ -76,7 +76,6 @@ fn live() -> BTreeMap<String, Vec<u8>> {
     let active = files.iter_mut().rfind(|(name, _)| name.ends_with(".log")).expect("there is one").1;
     let used = active.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     active.truncate(used.next_multiple_of(4096) + 2 * 4096);
-    assert!(disk.list().is_ok());
     files
 }
 

@@ -1,7 +1,7 @@
 //! Rules broken on purpose, each in what stands around the two machines. A checker that finds nothing is worth something only if
 //! it finds these.
 //!
-//! A fault switch that is compiled into one of the machines belongs here too: as a variant that [`Broken::switch_on`] turns on.
+//! What is broken within the machines is switched on by `oncelog-defects`.
 
 /// A rule that does not hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,4 @@ impl Broken {
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|broken| broken.name() == name)
     }
-
-    /// Called before a run. Those above need nothing: the world asks for them where they matter.
-    pub(crate) fn switch_on(self) {}
 }

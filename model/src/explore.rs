@@ -51,9 +51,6 @@ pub struct Progress {
 
 /// Explores all that the bounds allow, until `most_states` states were seen. `tell` hears of every further step from the start.
 pub fn explore(bounds: Bounds, most_states: usize, mut tell: impl FnMut(Progress)) -> Report {
-    if let Some(broken) = bounds.broken {
-        broken.switch_on();
-    }
     let mut explorer = Explorer { bounds: Rc::new(bounds), seen: Seen::default(), transitions: 0 };
     let (mut depth, mut border) = (0, Vec::new());
     let mut counterexample = explorer.start(&mut border).err();

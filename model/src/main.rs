@@ -20,6 +20,10 @@ struct Args {
     /// Break a rule on purpose.
     #[arg(long = "break", value_parser = broken)]
     broken: Option<Broken>,
+    /// Give one of the machines a defect.
+    #[cfg(feature = "deliberate-defects")]
+    #[arg(long)]
+    defect: Option<oncelog_defects::Defect>,
 }
 
 fn broken(name: &str) -> Result<Broken, String> {
@@ -29,6 +33,8 @@ fn broken(name: &str) -> Result<Broken, String> {
 #[expect(clippy::disallowed_methods, reason = "the command says how long it took")]
 fn main() -> ExitCode {
     let args = Args::parse();
+    #[cfg(feature = "deliberate-defects")]
+    args.defect.into_iter().for_each(oncelog_defects::choose);
     let mut code = ExitCode::SUCCESS;
     for scenario in scenarios::all() {
         if args.scenario.as_ref().is_some_and(|only| only != scenario.name) {

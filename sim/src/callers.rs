@@ -149,7 +149,13 @@ fn answered(place: &Place, call: CallId, count: usize, outcomes: Vec<SendOutcome
     let (mut accepted, mut refused) = (0, 0);
     for outcome in &outcomes {
         match outcome {
-            SendOutcome::Accepted { .. } => accepted += 1,
+            SendOutcome::Accepted { place: there, .. } => {
+                accepted += 1;
+                if there.offset < 0 {
+                    // No batch is in doubt for longer than the broker remembers it (R1), and a recovery tells offsets (R2).
+                    place.chronicle.fail(format!("{}: a record was accepted, and nobody says where it is", place.name));
+                }
+            }
             SendOutcome::Refused(some) => refused += u64::from(*some),
             SendOutcome::Unknown(_) => {}
         }

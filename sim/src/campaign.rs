@@ -111,13 +111,13 @@ fn replay(seed: u64) -> String {
     format!("cargo run{release} -p oncelog-sim -- --seed {seed} --trace")
 }
 
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     // Nobody reads on: then nobody misses it.
     let _ = writeln!(io::stdout(), "{text}");
 }
 
 /// The machine's clock. What the standard library reads in this program is the simulated one.
-fn now() -> Duration {
+pub(crate) fn now() -> Duration {
     let now = clock_gettime(ClockId::Monotonic);
     Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
 }

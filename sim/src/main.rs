@@ -14,6 +14,7 @@
 //! | [`chronicle`], [`murmur`] | what happened; what the services say of it |
 //! | [`dice`], [`weather`] | chance; whether it storms |
 //! | [`campaign`] | many seeds, each in a process of its own |
+//! | `defects` | defects that are there on purpose, and who catches them |
 
 mod broker_host;
 mod callers;
@@ -22,6 +23,8 @@ mod census;
 mod chronicle;
 mod conductor;
 mod courier;
+#[cfg(feature = "deliberate-defects")]
+mod defects;
 mod dice;
 mod murmur;
 mod plan;
@@ -67,23 +70,41 @@ struct Args {
     /// Seeds that run at the same time.
     #[arg(long, value_name = "N", default_value_t = 1)]
     jobs: usize,
+    /// Give the services a defect.
+    #[cfg(feature = "deliberate-defects")]
+    #[arg(long, value_name = "NAME", requires = "seed")]
+    defect: Option<oncelog_defects::Defect>,
+    /// Try out all defects, and tell in a table who catches them. With names: these only.
+    #[cfg(feature = "deliberate-defects")]
+    #[arg(long, value_name = "NAME", num_args = 0.., conflicts_with = "seed")]
+    defects: Option<Vec<oncelog_defects::Defect>>,
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    #[cfg(feature = "deliberate-defects")]
+    if let Some(only) = args.defects {
+        return code(defects::run(&only));
+    }
+    #[cfg(feature = "deliberate-defects")]
+    args.defect.into_iter().for_each(oncelog_defects::choose);
     let Some(seed) = args.seed else {
-        return match campaign::run(args.first, args.seeds, args.minutes, args.jobs.max(1)) {
-            Ok(true) => ExitCode::SUCCESS,
-            Ok(false) => ExitCode::FAILURE,
-            Err(error) => {
-                eprintln!("oncelog-sim: {error:#}");
-                ExitCode::FAILURE
-            }
-        };
+        return code(campaign::run(args.first, args.seeds, args.minutes, args.jobs.max(1)));
     };
     let outcome = simulate(seed, args.trace);
     let _ = writeln!(io::stdout(), "{}", serde_json::to_string(&outcome).expect("plain data"));
     if outcome.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn code(is_well: anyhow::Result<bool>) -> ExitCode {
+    match is_well {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("oncelog-sim: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn simulate(seed: u64, is_traced: bool) -> world::Outcome {

@@ -12,6 +12,7 @@
 //! | [`produce`] | Produce requests, in a line each |
 //! | [`footprint`] | everything a broker holds, to see that a refusal left nothing behind |
 //! | [`ordeal`] | the package list through all of it, while it breaks |
+//! | [`small_disk`] | a real file system, small enough to fill, over memory that may run out |
 //! | [`transcript`] | conversations with a broker, written down as text |
 //! | [`verdict`] | whether everything is there, once, in order |
 
@@ -22,6 +23,7 @@ pub mod lone_broker;
 pub mod ordeal;
 pub mod produce;
 pub mod records;
+pub mod small_disk;
 pub mod stack;
 pub mod transcript;
 pub mod verdict;

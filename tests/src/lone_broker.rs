@@ -1,6 +1,11 @@
 //! A broker-svc process on its own, spoken to by its contract.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    time::Duration,
+};
 
 use anyhow::{Context, ensure};
 use oncelog_chaos::{
@@ -26,6 +31,7 @@ pub struct LoneBroker {
     flags: Vec<String>,
     listen: SocketAddr,
     admin: SocketAddr,
+    data: PathBuf,
     // The last to go: nobody writes there any more.
     workplace: Workplace,
 }
@@ -36,14 +42,25 @@ impl LoneBroker {
     /// # Errors
     /// It does not start.
     pub async fn start(flags: &[&str]) -> anyhow::Result<Self> {
-        let (listen, admin, workplace) = (port::free(), port::free(), Workplace::new());
-        let mut all = vec![
-            format!("--listen={listen}"),
-            format!("--admin-listen={admin}"),
-            format!("--data-dir={}", workplace.path("data").display()),
-        ];
+        let workplace = Workplace::new();
+        let data = workplace.path("data");
+        Self::start_at(data, workplace, flags).await
+    }
+
+    /// The same, with its data in a directory of the caller's.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn start_in(data: &Path, flags: &[&str]) -> anyhow::Result<Self> {
+        Self::start_at(data.to_owned(), Workplace::new(), flags).await
+    }
+
+    async fn start_at(data: PathBuf, workplace: Workplace, flags: &[&str]) -> anyhow::Result<Self> {
+        let (listen, admin) = (port::free(), port::free());
+        let mut all =
+            vec![format!("--listen={listen}"), format!("--admin-listen={admin}"), format!("--data-dir={}", data.display())];
         all.extend(flags.iter().map(|&flag| flag.to_owned()));
-        let mut broker = Self { process: None, flags: all, listen, admin, workplace };
+        let mut broker = Self { process: None, flags: all, listen, admin, data, workplace };
         broker.launch().await?;
         Ok(broker)
     }
@@ -54,6 +71,26 @@ impl LoneBroker {
     /// It had ended by itself, or does not start again.
     pub async fn kill_and_restart(&mut self) -> anyhow::Result<()> {
         self.process.take().context("it runs")?.kill().await?;
+        self.launch().await
+    }
+
+    /// Waits until it ends by itself; tells how, and everything that it said.
+    ///
+    /// # Errors
+    /// It goes on.
+    pub async fn ended(&mut self) -> anyhow::Result<(ExitStatus, String)> {
+        let process = self.process.as_mut().context("it runs")?;
+        let ended = (process.wait_for_end().await?, process.log()?);
+        self.process = None;
+        Ok(ended)
+    }
+
+    /// A start on the same data, after it ended.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn start_again(&mut self) -> anyhow::Result<()> {
+        ensure!(self.process.is_none(), "it runs");
         self.launch().await
     }
 
@@ -95,6 +132,11 @@ impl LoneBroker {
     /// Never: the address is valid.
     pub fn channel(&self) -> Channel {
         Endpoint::new(format!("http://{}", self.listen)).expect("an address").connect_lazy()
+    }
+
+    /// Where its data is.
+    pub fn data(&self) -> &Path {
+        &self.data
     }
 
     /// Where it listens.

@@ -377,6 +377,20 @@ fn i4_a_conflict_with_itself() {
 }
 
 #[test]
+fn i4_a_repetition_of_one_of_the_last_five_batches_is_told_that_its_place_is_forgotten() {
+    let six = [0, 2, 4, 6, 8, 10].map(|base| tag(1, 0, base));
+    let told = |repeated: Tag| {
+        story(|s| {
+            s.fresh(1);
+            six.iter().for_each(|tag| drop(s.acked(*tag, tag.base_sequence)));
+            s.told(repeated, ProduceAnswer::DuplicateBelowWindow);
+        })
+    };
+    holds(&log(&six), &told(six[0]));
+    violates(Rule::I4, &log(&six), &told(six[1]));
+}
+
+#[test]
 fn i5_a_broker_that_forgot_what_it_had_acknowledged() {
     let log = log(&[tag(1, 0, 0), tag(1, 0, 2)]);
     let expected = |expected_sequence: i64| {

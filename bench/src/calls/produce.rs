@@ -1,4 +1,4 @@
-//! `Produce` calls by idempotent producers, written straight on the generated client.
+//! `Produce` calls by idempotent producers, written straight on the generated client; each a call of its own, or on a stream.
 //!
 //! Each producer has a connection, an id and sequences of its own, and up to five calls out. A call carries batches for as many
 //! partitions; the producers go round the partitions, each from another place.
@@ -6,12 +6,14 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context, bail, ensure};
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, future::Either, stream};
 use oncelog_proto::{
     Compression,
-    v1::{self, batch_result::Outcome, broker_service_client::BrokerServiceClient},
+    v1::{self, batch_result::Outcome, broker_service_client::BrokerServiceClient, produce_stream_response},
 };
-use tonic::transport::Channel;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Streaming, transport::Channel};
 
 use super::{Timed, connect, nanos_since};
 use crate::{
@@ -42,6 +44,8 @@ pub struct Shape {
 pub enum Transport {
     /// `Produce`, a call for each request.
     Unary,
+    /// `ProduceStream`, a stream for each producer.
+    Stream,
 }
 
 impl Shape {
@@ -125,7 +129,7 @@ pub async fn introduce(broker: SocketAddr, topic: &str, count: u64, at_once: usi
 
 /// An idempotent producer.
 pub struct Producer {
-    client: BrokerServiceClient<Channel>,
+    way: Way,
     id: i64,
     index: usize,
     topic: String,
@@ -142,7 +146,11 @@ impl Producer {
     pub async fn start(broker: SocketAddr, topic: &str, index: usize, shape: Shape, partitions: u32) -> anyhow::Result<Self> {
         let mut client = BrokerServiceClient::new(connect(broker).await?);
         let id = client.init_producer_id(v1::InitProducerIdRequest::default()).await?.into_inner().producer_id;
-        Ok(Self { client, id, index, topic: topic.to_owned(), shape, sequences: vec![0; partitions as usize] })
+        let way = match shape.transport {
+            Transport::Unary => Way::Unary(client),
+            Transport::Stream => Way::Stream(Calls::open(client, shape.outstanding).await?),
+        };
+        Ok(Self { way, id, index, topic: topic.to_owned(), shape, sequences: vec![0; partitions as usize] })
     }
 
     /// The call of this turn, and how long its answer takes from when it was due, in nanoseconds. The request, its sequences
@@ -167,12 +175,82 @@ impl Producer {
             })
             .collect();
         let request = v1::ProduceRequest { producer_id: Some(self.id), batches, ..v1::ProduceRequest::default() };
-        let (mut client, count) = (self.client.clone(), self.shape.batches);
-        let Transport::Unary = self.shape.transport;
+        let count = self.shape.batches;
+        let answer = self.way.call(request);
         async move {
-            check(client.produce(request).await.context("a Produce call failed")?.into_inner(), count)?;
+            check(answer.await?, count)?;
             Ok(nanos_since(turn.due))
         }
+    }
+}
+
+/// How a producer's calls travel.
+enum Way {
+    Unary(BrokerServiceClient<Channel>),
+    Stream(Calls),
+}
+
+impl Way {
+    /// The answer to a request, which is sent in the order of these calls.
+    fn call(&self, request: v1::ProduceRequest) -> impl Future<Output = anyhow::Result<v1::ProduceResponse>> + use<> {
+        match self {
+            Self::Unary(client) => {
+                let mut client = client.clone();
+                Either::Left(async move { Ok(client.produce(request).await.context("a Produce call failed")?.into_inner()) })
+            }
+            Self::Stream(calls) => {
+                let answer = calls.call(request);
+                Either::Right(async move { answer.await.context("a ProduceStream ended early")? })
+            }
+        }
+    }
+}
+
+/// One `ProduceStream`. The queues have a place for every call that may be out.
+struct Calls {
+    requests: mpsc::Sender<v1::ProduceStreamRequest>,
+    /// Who waits, in the order of the requests, which is that of the answers.
+    waiting: mpsc::Sender<Waiting>,
+}
+
+type Waiting = oneshot::Sender<anyhow::Result<v1::ProduceResponse>>;
+
+impl Calls {
+    async fn open(mut client: BrokerServiceClient<Channel>, outstanding: usize) -> anyhow::Result<Self> {
+        let (requests, sent) = mpsc::channel(outstanding);
+        let (waiting, waits) = mpsc::channel(outstanding);
+        let answers = client.produce_stream(ReceiverStream::new(sent)).await.context("a ProduceStream was refused")?;
+        tokio::spawn(hand_out(answers.into_inner(), waits));
+        Ok(Self { requests, waiting })
+    }
+
+    fn call(&self, request: v1::ProduceRequest) -> oneshot::Receiver<anyhow::Result<v1::ProduceResponse>> {
+        let (tell, answer) = oneshot::channel();
+        // A stream that has ended drops those who wait; they tell.
+        let _ = self.waiting.try_send(tell);
+        let _ = self.requests.try_send(v1::ProduceStreamRequest { produce: Some(request) });
+        answer
+    }
+}
+
+/// Gives each answer to the one who waits for it. A stream that fails tells the first of them why.
+async fn hand_out(mut answers: Streaming<v1::ProduceStreamResponse>, mut waits: mpsc::Receiver<Waiting>) {
+    while let Some(tell) = waits.recv().await {
+        let answer = answers.message().await;
+        let is_over = !matches!(answer, Ok(Some(_)));
+        // Nobody may want it any more: the run has failed elsewhere.
+        let _ = tell.send(answer.map_err(anyhow::Error::from).and_then(produced));
+        if is_over {
+            return;
+        }
+    }
+}
+
+fn produced(answer: Option<v1::ProduceStreamResponse>) -> anyhow::Result<v1::ProduceResponse> {
+    match answer.context("a ProduceStream ended early")?.outcome {
+        Some(produce_stream_response::Outcome::Produced(produced)) => Ok(produced),
+        Some(produce_stream_response::Outcome::Failed(failure)) => bail!("a call of a ProduceStream failed: {}", failure.message),
+        None => bail!("a call of a ProduceStream has no outcome"),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The commands that are measured: built in release, from this workspace, before anything is.
 
 use std::{
+    collections::BTreeMap,
     env, fs,
     path::{Path, PathBuf},
     process::Command,
@@ -42,7 +43,7 @@ pub(super) fn path(name: &str) -> anyhow::Result<PathBuf> {
 ///
 /// # Errors
 /// One is not there.
-pub fn sizes() -> anyhow::Result<Vec<(String, u64)>> {
+pub fn sizes() -> anyhow::Result<BTreeMap<String, u64>> {
     ["broker-svc", "producer-svc"]
         .into_iter()
         .map(|name| {

@@ -14,6 +14,7 @@ use tokio::time::sleep;
 use super::binaries;
 use crate::{
     calls,
+    metric::BROKER,
     process::{self, Server, Usage, http_get},
 };
 
@@ -58,7 +59,7 @@ impl Services {
         let mut args =
             vec![format!("--listen={listen}"), format!("--admin-listen={admin}"), format!("--data-dir={}", data.display())];
         args.extend(settings.broker.iter().cloned());
-        let mut broker = Server::start("broker-svc", &binaries::path("broker-svc")?, args, logs)?;
+        let mut broker = Server::start(BROKER, &binaries::path(BROKER)?, args, logs)?;
         let started_in = broker.ready(async || http_get(admin, "/readyz").await.is_some()).await?;
         Ok(Self { broker, producer: None, broker_address: listen, admin, started_in })
     }

@@ -1,11 +1,11 @@
 //! The tables, for people.
 
-use std::fmt::Write;
+use std::{collections::BTreeSet, fmt::Write};
 
 use super::{Report, number};
 use crate::{
-    metric::Metric,
-    session::RowResult,
+    metric::{Metric, Servers},
+    session::{Participant, RowResult},
     statistics::Spread,
     targets::{self, Target},
 };
@@ -19,6 +19,8 @@ pub(super) fn text(report: &Report) -> String {
     for (what, value) in &report.machine.0 {
         let _ = writeln!(out, "- {what}: {value}");
     }
+    let commits: BTreeSet<_> = report.rows.iter().map(|row| row.commit.as_str()).collect();
+    let _ = writeln!(out, "- commit: {}", commits.iter().copied().collect::<Vec<_>>().join(", "));
     for (name, version) in &report.versions {
         let _ = writeln!(out, "- {name}: {version}");
     }
@@ -33,8 +35,8 @@ pub(super) fn text(report: &Report) -> String {
     for target in targets::all() {
         out.push_str(&target_line(&target, &report.rows));
     }
-    for row in &report.rows {
-        out.push_str(&row_table(row));
+    for row in report.rows.iter().filter(|row| !row.runs.is_empty()) {
+        out.push_str(&row_table(row, commits.len() > 1));
     }
     out
 }
@@ -47,15 +49,18 @@ fn target_line(target: &Target, rows: &[RowResult]) -> String {
     format!("| {} | {} | {measured} | {met} |\n", target.measure, target.needed)
 }
 
-fn row_table(row: &RowResult) -> String {
-    let mut out = format!("\n## {}\n\n{}\n\n![{}]({}.svg)\n\n", row.name, row.about, row.name, row.name);
+fn row_table(row: &RowResult, names_commit: bool) -> String {
+    let mut out = format!("\n## {0}\n\n{1}\n\n![{0}]({0}.svg)\n\n", row.name, row.about);
+    if names_commit {
+        let _ = writeln!(out, "Measured at {}.\n", row.commit);
+    }
     let columns = columns(row);
     let titles: Vec<String> = columns.iter().map(|metric| title(*metric)).collect();
     let _ = writeln!(out, "| | {} | ratio to the first | read back | runs | an acknowledgement means |", titles.join(" | "));
     out.push_str(&"|---".repeat(columns.len() + 5));
     out.push_str("|\n");
-    let first = &row.entries[0].0;
-    for (name, durability) in &row.entries {
+    let first = &row.entries[0].name;
+    for Participant { name, durability } in &row.entries {
         let of = |metric: Metric| Spread::of(row.of_entry(name).filter_map(|measured| metric.of(measured)));
         let cells: Vec<String> = columns.iter().map(|metric| of(*metric).map_or_else(|| "–".to_owned(), shown)).collect();
         let ratios = (0..row.rounds()).filter_map(|round| {
@@ -88,21 +93,21 @@ fn columns(row: &RowResult) -> Vec<Metric> {
         Metric::P50,
         Metric::P99,
         Metric::ClientCpuPerMillion,
-        Metric::CpuPerMillion(Some("broker-svc")),
-        Metric::CpuPerMillion(None),
+        Metric::CpuPerMillion(Servers::Broker),
+        Metric::CpuPerMillion(Servers::All),
         Metric::Idle,
         Metric::Loaded,
         Metric::DiskPerByte,
     ];
-    let is_told = |metric: &Metric| row.entries.iter().any(|(name, _)| row.of_entry(name).any(|m| metric.of(m).is_some()));
+    let is_told = |metric: &Metric| row.entries.iter().any(|entry| row.of_entry(&entry.name).any(|m| metric.of(m).is_some()));
     columns.extend(further.into_iter().filter(|metric| *metric != row.metric && is_told(metric)));
     columns
 }
 
 fn title(metric: Metric) -> String {
     match metric {
-        Metric::CpuPerMillion(Some(server)) => format!("CPU s per million records, {server}"),
-        Metric::CpuPerMillion(None) => "CPU s per million records, servers".to_owned(),
+        Metric::CpuPerMillion(Servers::Broker) => "CPU s per million records, broker-svc".to_owned(),
+        Metric::CpuPerMillion(Servers::All) => "CPU s per million records, servers".to_owned(),
         Metric::ClientCpuPerMillion => "CPU s per million records, client".to_owned(),
         Metric::Idle => "MB resident, idle".to_owned(),
         Metric::Loaded => "MB resident, most".to_owned(),
@@ -155,11 +160,11 @@ mod tests {
             is_quick: false,
             versions: Default::default(),
             missing: [("A peer".to_owned(), "not in the registry".to_owned())].into(),
-            sizes: Vec::new(),
+            sizes: Default::default(),
             rows: vec![RowResult::of_rates("produce-1k", &[rates(of), rates(of + 10.0), rates(of)])],
         };
         let met = text(&report(90.0));
-        assert!(met.contains("| Produce, 1 KiB, against fio | ≥ 0.9 | 0.900 (0.900–1.00) | yes |"), "{met}");
+        assert!(met.contains("| Produce, 1 KiB, against fio (the aim is 1.2) | ≥ 0.9 | 0.900 (0.900–1.00) | yes |"), "{met}");
         assert!(text(&report(89.0)).contains("| 0.890 (0.890–0.990) | **no** |"));
         assert!(met.contains("| whole path against JetStream, 1 KiB | ≥ 1.5 | not measured | – |"));
         assert!(met.contains("A peer: could not be had: not in the registry"));

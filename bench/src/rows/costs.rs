@@ -40,7 +40,7 @@ fn fetch(scale: Scale, name: &'static str, about: &'static str, partitions: u32)
         fetch(WARM_PACKED, Form::Packed, false),
         fetch("Fetch, plain, warm", Form::Plain, false),
     ];
-    Row { name, about, metric: Metric::PayloadRate, entries }
+    Row { name, about, metric: Metric::PayloadRate, round_seconds: 18, takes_peers: false, entries }
 }
 
 fn producers(scale: Scale) -> Row {
@@ -54,6 +54,8 @@ fn producers(scale: Scale) -> Row {
         name: "producers",
         about: "Produce calls, 8 partitions, records of 1 KiB, to a broker that knows so many producers, each with a window.",
         metric: Metric::PayloadRate,
+        round_seconds: 40,
+        takes_peers: false,
         entries: [(ONE_PRODUCER, 1), ("1,000 known", 1_000), many].map(entry).into(),
     }
 }
@@ -71,6 +73,8 @@ fn starting(scale: Scale) -> Row {
         about: "From the start of the broker's process until it is ready, nothing in the kernel's memory; the full journal has \
                 10 GiB (1 GiB with --quick).",
         metric: Metric::Seconds,
+        round_seconds: 45,
+        takes_peers: false,
         entries: vec![
             start(EMPTY, State::Empty),
             start(WITH_SNAPSHOTS, State::Snapshots),

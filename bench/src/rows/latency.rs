@@ -25,7 +25,7 @@ fn acknowledgement(scale: Scale) -> Row {
     let load = Load { record_bytes: 1024, partitions: 8, records: scale.records(100_000), unacknowledged, rate: None };
     let produce = || oncelog(Calls::Produce(CALL), &[]);
     let at = |name, share| {
-        let rate = Rate::ShareOf { entry: PEAK_ENTRY, share, seconds: scale.seconds(5.0) };
+        let rate = Rate::ShareOf { entry: PEAK_ENTRY, share, seconds: scale.seconds(4.0) };
         Entry::new(name, DURABILITY, load, produce()).at(rate)
     };
     let lone = LoneSync { write_bytes: (32 << 10) + 4096, count: scale.records(5_000), pause: Duration::ZERO };
@@ -33,6 +33,8 @@ fn acknowledgement(scale: Scale) -> Row {
         name: "latency-produce",
         about: "Produce calls of 32 KiB at shares of the peak; a lone write of as much with its fdatasync beside it.",
         metric: Metric::P50,
+        round_seconds: 24,
+        takes_peers: false,
         entries: vec![
             Entry::new(PEAK_ENTRY, DURABILITY, load, produce()),
             at(TENTH, 0.1),
@@ -46,7 +48,7 @@ fn acknowledgement(scale: Scale) -> Row {
 fn whole_path(scale: Scale, peers: &Peers) -> Row {
     let shape = stream::Shape { streams: 8, message_records: 1 };
     let rate = 20_000.0;
-    let records = (rate * scale.seconds(5.0)) as u64;
+    let records = (rate * scale.seconds(4.0)) as u64;
     let load = Load { record_bytes: 100, partitions: 8, records, unacknowledged: 8_000, rate: Some(rate) };
     let mut entries = vec![
         Entry::new(names::ONCELOG, DURABILITY, load, oncelog(Calls::Stream(shape), &["--linger-ms=0"])),
@@ -57,6 +59,8 @@ fn whole_path(scale: Scale, peers: &Peers) -> Row {
         name: "latency-path",
         about: "20,000 records of 100 B a second through both services, one a message, linger.ms 0.",
         metric: Metric::P50,
+        round_seconds: 70,
+        takes_peers: true,
         entries,
     }
 }
@@ -72,6 +76,8 @@ fn tail(scale: Scale) -> Row {
         name: "fetch-tail",
         about: "1,000 calls of 4 KiB a second into one partition: until they are acknowledged, and until a follower has them.",
         metric: Metric::P50,
+        round_seconds: 16,
+        takes_peers: false,
         entries: vec![
             Entry::new("acknowledged", DURABILITY, load, oncelog(Calls::Produce(shape), &[])),
             Entry::new("at the follower", DURABILITY, load, Tailing { shape }),

@@ -7,7 +7,7 @@ pub(crate) mod latency;
 mod peers;
 mod throughput;
 
-use std::{cell::Cell, rc::Rc};
+use std::{cell::Cell, rc::Rc, time::Duration};
 
 pub use peers::Peers;
 
@@ -27,8 +27,23 @@ pub struct Row {
     pub about: &'static str,
     /// What is plotted and what ratios are made of.
     pub metric: Metric,
+    /// How long a round takes at full load on a machine of two cores, in seconds. Only an expectation: nothing is cut off by it.
+    pub round_seconds: u32,
+    /// Do the peers take part, if they can be had?
+    pub takes_peers: bool,
     /// Who takes part, in the order of their turns; ratios are against the first.
     pub entries: Vec<Entry>,
+}
+
+impl Row {
+    /// How long a round is expected to take.
+    pub fn round_time(&self, scale: Scale) -> Duration {
+        match scale {
+            Scale::Full => Duration::from_secs(self.round_seconds.into()),
+            // Starting servers takes as long as ever.
+            Scale::Quick => Duration::from_secs(self.round_seconds.into()) / 2,
+        }
+    }
 }
 
 /// How much is sent.

@@ -3,7 +3,7 @@
 use super::{NOTHING, PEAK, Row, Scale, calling, flags, group_size, names, oncelog};
 use crate::{
     calls::{
-        produce,
+        produce::{self, Transport},
         stream::{self, Shape},
     },
     candidate::Entry,
@@ -49,9 +49,9 @@ pub(super) fn rows(scale: Scale) -> Vec<Row> {
             1024,
             scale.records(500_000),
         ),
-        send(("send-1", "Unary Send of one record of 100 B, one caller."), 1, scale.records(1_000)),
-        send(("send-64", "Unary Send of one record of 100 B, 64 callers."), 64, scale.records(50_000)),
-        send(("send-256", "Unary Send of one record of 100 B, 256 callers."), 256, scale.records(200_000)),
+        send(("send-1", "Unary Send of one record of 100 B, one caller."), 1, scale.records(500)),
+        send(("send-64", "Unary Send of one record of 100 B, 64 callers."), 64, scale.records(30_000)),
+        send(("send-256", "Unary Send of one record of 100 B, 256 callers."), 256, scale.records(100_000)),
         snappy(scale),
     ]
 }
@@ -61,13 +61,16 @@ fn produce(name: &'static str, about: &'static str, record_bytes: usize, records
     let load = Load { record_bytes, partitions: 8, records, unacknowledged: PEAK.unacknowledged(&values), rate: None };
     let group_bytes = group_size();
     let produce = Calling { group_bytes: group_bytes.clone(), ..oncelog(Calls::Produce(PEAK), &[]) };
+    let on_streams = Calls::Produce(produce::Shape { transport: Transport::Stream, ..PEAK });
     let entries = vec![
         Entry::new(names::ONCELOG, DURABILITY, load, produce),
+        Entry::new("oncelog, ProduceStream", DURABILITY, load, oncelog(on_streams, &[])),
         Entry::new(names::ECHO, NOTHING, load, calling(Calls::Produce(PEAK), Side::Sink)),
+        Entry::new("bare echo, ProduceStream", NOTHING, load, calling(on_streams, Side::Sink)),
         Entry::new(names::JOURNAL_LOOP, "on disk: fdatasync for each group of oncelog's size", load, JournalLoop { group_bytes }),
         Entry::new(names::FIO, "on disk: fdatasync for each 512 KiB", load, Fio { write_bytes: 512 << 10 }),
     ];
-    Row { name, about, metric: Metric::PayloadRate, entries }
+    Row { name, about, metric: Metric::PayloadRate, round_seconds: 15, takes_peers: false, entries }
 }
 
 fn sustained(scale: Scale) -> Row {
@@ -87,6 +90,8 @@ fn sustained(scale: Scale) -> Row {
         name: "sustained-1k",
         about: "Produce calls, 8 partitions, records of 1 KiB, over more than ten segments with retention at work.",
         metric: Metric::PayloadRate,
+        round_seconds: 28,
+        takes_peers: false,
         entries: vec![
             Entry::new(names::ONCELOG, DURABILITY, load, produce),
             Entry::new(
@@ -115,6 +120,8 @@ fn partitions(scale: Scale) -> Row {
         name: "partitions",
         about: "Produce calls of 256 KiB over so many partitions, records of 1 KiB.",
         metric: Metric::PayloadRate,
+        round_seconds: 28,
+        takes_peers: false,
         entries: counts.map(entry).into(),
     }
 }
@@ -130,7 +137,7 @@ fn stream((name, about): (&'static str, &'static str), message_records: usize, r
         Entry::new(names::RELAY, NOTHING, load, calling(Calls::Stream(shape), Side::Relay)),
         Entry::new(names::ECHO, NOTHING, load, calling(Calls::Stream(shape), Side::Sink)),
     ];
-    Row { name, about, metric: Metric::RecordRate, entries }
+    Row { name, about, metric: Metric::RecordRate, round_seconds: 13, takes_peers: false, entries }
 }
 
 fn send((name, about): (&'static str, &'static str), callers: usize, records: u64) -> Row {
@@ -141,7 +148,7 @@ fn send((name, about): (&'static str, &'static str), callers: usize, records: u6
         Entry::new(names::RELAY, NOTHING, load, calling(Calls::Send, Side::Relay)),
         Entry::new(names::ECHO, NOTHING, load, calling(Calls::Send, Side::Sink)),
     ];
-    Row { name, about, metric: Metric::RecordRate, entries }
+    Row { name, about, metric: Metric::RecordRate, round_seconds: 18, takes_peers: false, entries }
 }
 
 fn snappy(scale: Scale) -> Row {
@@ -156,6 +163,8 @@ fn snappy(scale: Scale) -> Row {
         name: "snappy",
         about: "SendStream, 32 JSON events of 1 KiB a message, by compression.type.",
         metric: Metric::RecordRate,
+        round_seconds: 16,
+        takes_peers: false,
         entries: ["none", "snappy", "lz4", "zstd"].map(entry).into(),
     }
 }

@@ -11,6 +11,8 @@ use std::{
     sync::Arc,
 };
 
+use oncelog_defects::{Defect, is_on};
+
 use super::{
     catalog::{Doomed, SegmentIndex, Shared},
     disk::{self, Disk, DiskFile},
@@ -28,6 +30,8 @@ pub struct Background {
     /// The last one is filled first: a recycled one needs little.
     filling: Vec<Filling>,
     zeros: Vec<u8>,
+    /// How much had been written to the journal when a spare was last thought of.
+    log_bytes: u64,
 }
 
 /// What a step did.
@@ -64,8 +68,9 @@ struct Filling {
 }
 
 impl Background {
-    pub(super) const fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, shrinking: None, filling: Vec::new(), zeros: Vec::new() }
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        let log_bytes = shared.catalog().log_bytes;
+        Self { shared, shrinking: None, filling: Vec::new(), zeros: Vec::new(), log_bytes }
     }
 
     /// Does one thing: at most about 64 MiB freed, or one index written, or 1 MiB of a spare filled.
@@ -104,7 +109,8 @@ impl Background {
         // The new name has to be durable before the content changes, or a power loss brings back a segment without its end.
         disk.sync_dir().map_err(Fatal::new("syncing the directory for", &name))?;
         if let Ok(file) = disk.open(&name) {
-            match (file.links(), file.len()) {
+            let links = if is_on(Defect::LinkedSegmentIsRecycled) { Ok(1) } else { file.links() };
+            match (links, file.len()) {
                 (Ok(1), Ok(len)) if self.may_recycle(&doomed, len) => return Ok(self.recycle(&name, file, len)),
                 (Ok(1), Ok(len)) => self.shrinking = Some(Shrinking { name, file, len }),
                 // Somebody keeps it by a hard link: its bytes are not ours to change.
@@ -168,10 +174,17 @@ impl Background {
     fn fill_spare(&mut self) -> Result<Step, Fatal> {
         let result = match self.filling.pop() {
             Some(filling) => self.fill(filling),
-            None if self.shared.catalog().spares.len() < self.shared.options.spares => self.begin_spare(),
+            None if self.lacks_spares() => self.begin_spare(),
             None => return Ok(Step::Idle),
         };
         Ok(outcome(result, "making a spare"))
+    }
+
+    /// Zeros are written while the journal is not: under load they would take more time of the disk than they save.
+    fn lacks_spares(&mut self) -> bool {
+        let catalog = self.shared.catalog();
+        let written = catalog.log_bytes - std::mem::replace(&mut self.log_bytes, catalog.log_bytes);
+        catalog.spares.len() < self.shared.options.spares && written <= QUIET_BYTES
     }
 
     fn begin_spare(&mut self) -> io::Result<u64> {
@@ -208,9 +221,13 @@ impl Background {
             return Ok(0);
         }
         let some = left.min(FILL_BYTES);
-        self.zeros.resize(usize::try_from(FILL_BYTES).expect("1 MiB"), 0);
+        if self.zeros.is_empty() {
+            self.zeros = vec![0; usize::try_from(FILL_BYTES).expect("1 MiB")];
+        }
         let zeros = &self.zeros[..usize::try_from(some).expect("at most 1 MiB")];
-        filling.file.write_at(&[IoSlice::new(zeros)], filling.filled).inspect_err(|_| drop(disk.remove(&aside)))?;
+        // Synced bit by bit: a whole spare at once would stand before every commit in the disk's queue.
+        let written = filling.file.write_at(&[IoSlice::new(zeros)], filling.filled).and_then(|()| filling.file.sync_data());
+        written.inspect_err(|_| drop(disk.remove(&aside)))?;
         filling.filled += some;
         self.filling.push(filling);
         Ok(some)
@@ -244,6 +261,8 @@ fn outcome(result: io::Result<u64>, what: &str) -> Step {
 /// Recycled spares that are kept beside those that are made of zeros: retention gives up two segments at a time where a snapshot
 /// comes with every other one.
 const SPARES_RECYCLED: usize = 2;
+/// Bytes written to the journal between two looks, a tenth of a second apart, up to which it is quiet.
+const QUIET_BYTES: u64 = 8 << 20;
 /// Bytes freed in a step.
 const SHRINK_BYTES: u64 = 64 << 20;
 /// Bytes of a spare filled in a step.

@@ -7,6 +7,7 @@ use super::{
     disk::{self, Disk, read_vec},
     error::OpenError,
     format_file,
+    group_header::BLOCK,
     identity::{FileFault, Identity},
     names::FileName,
     position::Position,
@@ -113,9 +114,9 @@ impl Inventory {
                 let what = "it is not the segment that the next one was written after";
                 return Err(OpenError::damaged(FileName::Segment(*number), 0, what));
             }
-            let len = lengths[number];
-            if len != prev.byte {
-                let what = format!("it has {len} bytes; the next segment was written when it had {}", prev.byte);
+            let (len, sealed) = (lengths[number], prev.byte + BLOCK as u64);
+            if len != sealed {
+                let what = format!("it has {len} bytes; the next segment was written when it had {sealed}");
                 return Err(OpenError::damaged(FileName::Segment(*number), len.min(prev.byte), what));
             }
         }
@@ -169,6 +170,9 @@ fn read_format(disk: &dyn Disk) -> Result<Option<Identity>, OpenError> {
     match disk::read_small(disk, &name, format_file::MAX_LEN) {
         Ok(bytes) => format_file::decode(&bytes).map(Some).map_err(|fault| refuse(&name, fault)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+            Err(OpenError::damaged(&name, format_file::MAX_LEN as u64, e.to_string()))
+        }
         Err(e) => Err(OpenError::io("reading", &name)(e)),
     }
 }

@@ -6,6 +6,8 @@
 
 use std::{io, sync::Arc};
 
+use oncelog_defects::{Defect, is_on};
+
 use super::{
     disk::{self, Disk, DiskFile, read_vec},
     error::{Fatal, NoSpace, WriteError},
@@ -92,7 +94,8 @@ impl Prepared {
         self.recycled
     }
 
-    /// Writes the header, in a recycled file with the zeros that say that nothing follows yet, and names the file. It takes the place of an empty segment of the same number.
+    /// Writes the header, in a recycled file with the zeros that say that nothing follows yet, and names the file. It takes the
+    /// place of an empty segment of the same number.
     pub(super) fn finish(self, disk: &dyn Disk, header: &SegmentHeader) -> Result<Arc<dyn DiskFile>, Fatal> {
         let name = FileName::Segment(header.number).to_string();
         let encoded = header.encode();
@@ -100,9 +103,11 @@ impl Prepared {
         if header.recycled {
             slices.push(io::IoSlice::new(&ZEROS));
         }
-        self.file.write_at(&slices, 0).and_then(|()| self.file.sync_all()).map_err(Fatal::new("writing the header of", &name))?;
+        let sync = || if is_on(Defect::HeaderIsNotSynced) { Ok(()) } else { self.file.sync_all() };
+        self.file.write_at(&slices, 0).and_then(|()| sync()).map_err(Fatal::new("writing the header of", &name))?;
         disk.rename(&self.name, &name).map_err(Fatal::new("renaming", &self.name))?;
-        disk.sync_dir().map_err(Fatal::new("syncing the directory for", &name))?;
+        let sync_dir = || if is_on(Defect::DirectoryIsNotSynced) { Ok(()) } else { disk.sync_dir() };
+        sync_dir().map_err(Fatal::new("syncing the directory for", &name))?;
         Ok(self.file)
     }
 }

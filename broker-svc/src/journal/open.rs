@@ -11,6 +11,7 @@ use std::{
     sync::Arc,
 };
 
+use oncelog_defects::{Defect, is_on};
 use oncelog_proto::Timestamp;
 
 use super::{
@@ -19,6 +20,7 @@ use super::{
     disk::{self, Disk, FileSystem, read_vec},
     error::{OpenError, WriteError},
     format_file,
+    group_header::{BLOCK, ZEROS},
     identity::Identity,
     index_file::IndexFile,
     inventory::{Inventory, Snapshots},
@@ -75,6 +77,8 @@ pub fn open(
     let inventory = Inventory::take(&*disk)?;
     let found = Found::look(&*disk, &inventory)?;
     let replayed = replay::fold(&*disk, &inventory, &found, replay, progress)?;
+    let mut catalog = found.catalog(&inventory, &replayed);
+    check_unfolded(&*disk, &inventory, &found, &catalog)?;
 
     // From here on the directory is changed.
     let mut salts = Random(options.seed);
@@ -82,9 +86,8 @@ pub fn open(
         let half = |n: u64| u128::from(n);
         Identity { cluster: (half(salts.next()) << 64 | half(salts.next())).to_be_bytes(), incarnation: 0 }
     });
-    let spares = sweep(&*disk, &inventory, options.segment_bytes)?;
+    catalog.spares = sweep(&*disk, &inventory, options.segment_bytes)?;
     let cut = found.last.as_ref().map(|last| settle(&*disk, last)).transpose()?.flatten();
-    let mut catalog = found.catalog(&inventory, &replayed, spares);
     let number = catalog.segments.last_key_value().map_or(replayed.trimmed_through, |(number, _)| *number) + 1;
     let keep = reserve::missing(&*disk, options.ballast_bytes);
     let room = Room { full: options.segment_bytes, keep, least: Some(MIN_SEGMENT_BYTES) };
@@ -168,8 +171,8 @@ impl Found {
         self.last.as_ref().map_or_else(Position::default, Last::end)
     }
 
-    /// The catalog of the segments that stay, without indexes; an empty last segment will be replaced, so it is not in it.
-    fn catalog(&self, inventory: &Inventory, replayed: &Replayed, spares: VecDeque<u64>) -> Catalog {
+    /// The catalog of the segments that stay, without indexes and spares; an empty last segment will be replaced, so it is not in it.
+    fn catalog(&self, inventory: &Inventory, replayed: &Replayed) -> Catalog {
         let mut segments = BTreeMap::new();
         let ends = inventory.segments.values().skip(1).map(|next| next.prev).chain([self.end()]);
         for (header, end) in inventory.segments.values().zip(ends) {
@@ -183,7 +186,7 @@ impl Found {
             durable: self.end(),
             trimmed_through: replayed.trimmed_through,
             doomed: inventory.segments.range(..=replayed.trimmed_through).map(|(number, _)| Doomed::unread(*number)).collect(),
-            spares,
+            spares: VecDeque::new(),
             snapshots: self.snapshots.verified.iter().rev().map(|header| header.position).collect(),
             log_bytes: replayed.bytes,
             snapshot_begun: 0,
@@ -200,6 +203,32 @@ impl Last {
     pub(super) fn end(&self) -> Position {
         if self.is_empty() { self.header.prev } else { self.tail.end }
     }
+}
+
+/// Walks what the fold passed over, because a snapshot stands for it, and whose index has to be made anew: if that cannot be done, the
+/// opening is refused like any other, before anything is changed.
+fn check_unfolded(disk: &dyn Disk, inventory: &Inventory, found: &Found, catalog: &Catalog) -> Result<(), OpenError> {
+    let (Some(identity), Some(base)) = (&inventory.identity, found.snapshots.verified.first()) else { return Ok(()) };
+    for (number, segment) in catalog.segments.range(..=base.position.segment) {
+        if IndexFile::load(disk, identity, &segment.end).map_err(OpenError::io("reading", FileName::Index(*number)))?.is_none() {
+            index_anew(disk, *number, segment)?;
+        }
+    }
+    Ok(())
+}
+
+/// The index of a segment, from the segment itself.
+fn index_anew(disk: &dyn Disk, number: u64, segment: &Segment) -> Result<MemoryIndex, OpenError> {
+    let name = FileName::Segment(number).to_string();
+    let file = disk.open(&name).map_err(OpenError::io("opening", &name))?;
+    let mut index = MemoryIndex::default();
+    scan::walk(&*file, &name, segment.start, segment.end, &mut |header, entry, position| {
+        if let Entry::Append(append) = entry {
+            index.push(&IndexedBatch { append: append.clone(), time: header.time, position });
+        }
+        Ok(())
+    })?;
+    Ok(index)
 }
 
 /// Removes what an earlier process left unfinished; returns the spares that can be used.
@@ -244,18 +273,19 @@ fn settle(disk: &dyn Disk, last: &Last) -> Result<Option<Cut>, OpenError> {
     let end = last.tail.end.byte;
     let file = disk.open(&name).map_err(io())?;
     let mut cut = None;
-    if let Some(Torn { until, what }) = &last.tail.torn {
+    if let Some(Torn { until, least_len, what }) = &last.tail.torn {
         let copy = FileName::Torn(last.header.number, end).to_string();
         let len = usize::try_from(until - end).map_err(|_| OpenError::damaged(&name, end, "too much to cut"))?;
         let torn = read_vec(&*file, end, len).map_err(io())?;
-        // On a full disk the zeros behind it are where the copy finds its space.
-        file.set_len(*until).map_err(io())?;
+        // On a full disk the zeros behind it are where the copy finds its space. But this opening may end here, and the next one is to
+        // see a torn group again, and not a file that lost its end.
+        file.set_len(*least_len).map_err(io())?;
         reserve::with(disk, || disk::write_aside(disk, &copy, &[IoSlice::new(&torn)]))
             .and_then(|()| disk.sync_dir())
             .map_err(OpenError::io("keeping the torn group as", &copy))?;
         cut = Some(Cut { file: name.clone(), position: end, bytes: until - end, copy, what: what.clone() });
     }
-    let mut at = last.tail.unproven_from;
+    let mut at = if is_on(Defect::UnprovenIsNotWrittenAgain) { end } else { last.tail.unproven_from };
     while at < end {
         let len = (end - at).min(REWRITE_BYTES);
         let bytes = read_vec(&*file, at, usize::try_from(len).expect("at most 1 MiB")).map_err(io())?;
@@ -265,8 +295,12 @@ fn settle(disk: &dyn Disk, last: &Last) -> Result<Option<Cut>, OpenError> {
         file.write_at(&[IoSlice::new(&bytes)], at).map_err(io())?;
         at += len;
     }
+    if cut.is_some() && !is_on(Defect::TornGroupStays) {
+        // The torn group goes before the rest of the file does: a file that ends within a group is damaged.
+        file.write_at(&[IoSlice::new(&ZEROS)], end).and_then(|()| file.sync_data()).map_err(io())?;
+    }
     // Also of an empty segment, which will be replaced: its space may be what the new one needs.
-    file.set_len(end).and_then(|()| file.sync_all()).map_err(io())?;
+    file.set_len(end + BLOCK as u64).and_then(|()| file.sync_all()).map_err(io())?;
     Ok(cut)
 }
 
@@ -288,15 +322,7 @@ fn load_indexes(disk: &dyn Disk, identity: &Identity, catalog: &mut Catalog) -> 
             continue;
         }
         rebuilt += 1;
-        let name = FileName::Segment(*number).to_string();
-        let file = disk.open(&name).map_err(OpenError::io("opening", &name))?;
-        let mut index = MemoryIndex::default();
-        scan::walk(&*file, &name, segment.start, segment.end, &mut |header, entry, position| {
-            if let Entry::Append(append) = entry {
-                index.push(&IndexedBatch { append: append.clone(), time: header.time, position });
-            }
-            Ok(())
-        })?;
+        let index = index_anew(disk, *number, segment)?;
         // Written at once, so that many of them are never in memory together. Where it fails the background tries again.
         let written = IndexFile::write(disk, identity, &segment.end, &index).and_then(|()| load());
         segment.index = match written {

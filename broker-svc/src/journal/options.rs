@@ -79,8 +79,9 @@ const MAX_SEGMENT_BYTES: u64 = 4 << 30;
 const MAX_SPARES: usize = 4;
 /// A group is whole in memory more than once, and a commit takes as long as its group.
 pub(super) const MAX_GROUP_BYTES: u64 = 8 << 20;
-/// Kept free behind every group: a MARKER when it gets quiet and a CLEAN one at the end never need a new segment.
-pub(super) const MARKER_ROOM: u64 = 2 * group_header::BLOCK as u64;
+/// Kept free behind every group: a MARKER when it gets quiet and a CLEAN one at the end never need a new segment, and behind the
+/// last group of a segment there is always a block of zeros.
+pub(super) const MARKER_ROOM: u64 = 3 * group_header::BLOCK as u64;
 
 #[cfg(test)]
 mod tests {
@@ -108,6 +109,6 @@ mod tests {
     fn a_group_is_at_most_8_mib_and_fits_its_segment() {
         assert_eq!(Options::new(0).group_limit().get(), 8 << 20);
         let small = Options { segment_bytes: 1 << 20, ..Options::new(0) };
-        assert_eq!(small.group_limit().get(), (1 << 20) - 4096 - 8192);
+        assert_eq!(small.group_limit().get(), (1 << 20) - 4096 - 3 * 4096);
     }
 }

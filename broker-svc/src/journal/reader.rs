@@ -3,6 +3,7 @@
 use std::{io, sync::Arc};
 
 use bytes::Bytes;
+use oncelog_defects::{Defect, is_on};
 use oncelog_proto::{Offset, Timestamp};
 
 use super::{
@@ -193,7 +194,8 @@ impl Reader {
                 let from = usize::try_from(batch.position - start).expect("a run has a length");
                 let to = from + batch.append.data_len as usize;
                 let data = if to <= bytes.len() { bytes.slice(from..to) } else { Bytes::new() };
-                if data.len() != to - from || crc32c::crc32c(&data) != batch.append.checksum {
+                let matches = || crc32c::crc32c(&data) == batch.append.checksum || is_on(Defect::ReadDataIsNotChecked);
+                if data.len() != to - from || !matches() {
                     let what = format!("the data of {} records does not match its checksum", batch.append.count);
                     let (position, next) = (batch.position, Some(batch.end()));
                     return Err(ReadError::Damaged { file: name, position, what, next }.into());

@@ -45,7 +45,8 @@ pub(super) fn fold(
         replayed.trimmed_through = base.trimmed_through;
         restore(disk, base, replay)?;
     } else if let Some((first, _)) = inventory.segments.first_key_value().filter(|(first, _)| **first != 1) {
-        let what = format!("the journal begins with segment {first}, and there is no snapshot that can be read");
+        let unread = found.snapshots.damaged.join("; ");
+        let what = format!("the journal begins with segment {first}, and there is no snapshot that can be read ({unread})");
         return Err(OpenError::damaged(FileName::Segment(1), 0, what));
     }
 

@@ -4,6 +4,7 @@
 use std::io;
 
 use bytes::{Buf, BufMut};
+use oncelog_defects::{Defect, is_on};
 
 use super::{
     disk::{DiskFile, read_vec},
@@ -104,7 +105,8 @@ impl<'a> SnapshotReader<'a> {
             return Err(damaged(self.at, "a chunk claims more than 16 MiB"));
         }
         let chunk = read_vec(self.file, self.at + CHUNK_HEAD_LEN as u64, len as usize)?;
-        if chunk.len() != len as usize || checksum(&position, self.chunks, &chunk) != found {
+        let matches = || checksum(&position, self.chunks, &chunk) == found || is_on(Defect::SnapshotIsNotChecked);
+        if chunk.len() != len as usize || !matches() {
             return Err(damaged(self.at, "a chunk does not match its checksum"));
         }
         self.at += CHUNK_HEAD_LEN as u64 + u64::from(len);

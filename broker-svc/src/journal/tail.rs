@@ -6,11 +6,15 @@
 //! stopped: nobody was told of it, and it goes. "A bad checksum near the end is a torn tail" would delete acknowledged records and
 //! then give out their offsets again.
 //!
+//! A file that ends right behind a group, or within one, was cut by somebody: an incomplete copy looks like that, a crash never does.
+//!
 //! What this cannot tell apart: damage to the very last group, if no marker followed it, looks like a torn one.
 //!
 //! A recycled file has old bytes behind its end instead of zeros. No old group is ever taken for one of this segment: its number
 //! of the segment is a lower one, and its checksum has another salt. So an old group proves nothing either. But old bytes are no
 //! zeros: there the end is said by the block of zeros that came with the last group, and only without it something was torn.
+
+use oncelog_defects::{Defect, is_on};
 
 use super::{
     disk::{DiskFile, read_vec},
@@ -43,6 +47,8 @@ pub(super) struct Tail {
 pub(super) struct Torn {
     /// Behind the last byte that is not zero.
     pub(super) until: u64,
+    /// As long as the file has to be while the group is in it: a shorter one would have lost its end.
+    pub(super) least_len: u64,
     /// What was wrong with it.
     pub(super) what: String,
 }
@@ -81,7 +87,7 @@ pub(super) fn decide(
     let mut end = cursor.at();
     let unproven_from = unproven.first().map_or(end.byte, |(before, _)| before.byte);
     for (before, group) in &unproven {
-        if let Some(fault) = data_fault(file, *before, group).map_err(io())? {
+        if let Some(fault) = data_fault(file, *before, group).map_err(io())?.filter(|_| !is_on(Defect::TailDataIsNotChecked)) {
             // Everything before this group is proven by it, or was looked at in this loop.
             (end, what) = (*before, fault);
             clean = false;
@@ -92,16 +98,29 @@ pub(super) fn decide(
     let behind = look_behind(file, end).map_err(io())?;
     match behind.proof {
         Some(Proof::Newer(what)) => return Err(OpenError::NewerFormat { file: name.to_owned(), what }),
-        Some(Proof::Durable { group, at }) => {
+        Some(Proof::Durable { group, at }) if !is_on(Defect::DamageIsCutAsTorn) => {
             let lost = end.group.next();
             let what = format!("{what}, although group {group} at byte {at} proves that group {lost} was durable");
             return Err(OpenError::damaged(name, end.byte, what));
         }
-        None => {}
+        Some(Proof::Durable { .. }) | None => {}
     }
-    let until = if header.recycled { behind.claimed_end } else { behind.last_byte.map(|last| last + 1) };
-    let torn = until.map(|until| Torn { until, what });
-    if let Some(Torn { until, what }) = torn.as_ref().filter(|torn| torn.until - end.byte > MAX_GROUP_BYTES) {
+    // A file has its whole length before anything is written into it, and is never cut shorter than this. One that is shorter was
+    // cut by somebody else, and how much stood there nobody knows.
+    if len < end.byte + BLOCK as u64 {
+        let what =
+            format!("the file ends at byte {len}, without a block of zeros behind group {}: its end is missing", end.group);
+        return Err(OpenError::damaged(name, end.byte, what));
+    }
+    let until = if header.recycled {
+        let reach = end.byte + MAX_GROUP_BYTES;
+        behind.begun.then(|| behind.header_end.unwrap_or(reach).min(reach).min(len))
+    } else {
+        behind.last_byte.map(|last| last + 1)
+    };
+    let least = behind.header_end.unwrap_or(0).max(end.byte + BLOCK as u64);
+    let torn = until.map(|until| Torn { until, least_len: least.max(until), what });
+    if let Some(Torn { until, what, .. }) = torn.as_ref().filter(|torn| torn.until - end.byte > MAX_GROUP_BYTES) {
         let what = format!("{what}, and {} bytes behind it are not zero: more than a group in flight has", until - end.byte);
         return Err(OpenError::damaged(name, end.byte, what));
     }
@@ -134,9 +153,10 @@ fn data_fault(file: &dyn DiskFile, before: Position, group: &GroupHeader) -> std
 struct Behind {
     /// The last byte that is not zero.
     last_byte: Option<u64>,
-    /// Where the group in question ends, if it left more than zeros at its very start: as its header says if that is whole, else as
-    /// far as a group may reach.
-    claimed_end: Option<u64>,
+    /// The group in question left more than zeros at its very start.
+    begun: bool,
+    /// Where it ends, if its header is whole.
+    header_end: Option<u64>,
     proof: Option<Proof>,
 }
 
@@ -150,7 +170,7 @@ enum Proof {
 /// Reads what stands behind the last whole group, to the end of the file.
 fn look_behind(file: &dyn DiskFile, end: Position) -> std::io::Result<Behind> {
     let lost = end.group.next();
-    let mut behind = Behind { last_byte: None, claimed_end: None, proof: None };
+    let mut behind = Behind { last_byte: None, begun: false, header_end: None, proof: None };
     let mut position = end.byte;
     loop {
         let bytes = read_vec(file, position, CHUNK)?;
@@ -164,8 +184,8 @@ fn look_behind(file: &dyn DiskFile, end: Position) -> std::io::Result<Behind> {
             behind.last_byte = block.iter().rposition(|byte| *byte != 0).map(|last| at + last as u64);
             // The group in question is no witness of itself.
             if at == end.byte {
-                let claimed = GroupHeader::decode(block, end.salt).map_or(u64::MAX, |(header, _)| header.end());
-                behind.claimed_end = Some(claimed.min(end.byte + MAX_GROUP_BYTES).min(file.len()?));
+                behind.begun = true;
+                behind.header_end = GroupHeader::decode(block, end.salt).ok().map(|(header, _)| header.end());
                 continue;
             }
             if behind.proof.is_some() {

@@ -27,6 +27,7 @@ use super::{
     stats::Stats,
 };
 use crate::entry::{Entry, Trimmed};
+use oncelog_defects::{Defect, is_on};
 use oncelog_proto::Timestamp;
 
 /// An open journal. Owned by the one thread that writes it; [`Reader`], [`Background`] and [`SnapshotWriter`] go to others.
@@ -82,6 +83,19 @@ impl Active {
     fn new(file: Arc<dyn DiskFile>, header: &SegmentHeader, capacity: u64) -> Self {
         Self { file, name: FileName::Segment(header.number).to_string(), capacity, recycled: header.recycled }
     }
+
+    /// Once: who asks a second time is told that all is well, and the pages are gone (I8).
+    fn sync(&self) -> std::io::Result<()> {
+        match self.file.sync_data() {
+            Err(_) if is_on(Defect::FailedSyncIsTriedAgain) => self.file.sync_data(),
+            result => result,
+        }
+    }
+
+    fn seal(&self, end: u64) -> std::io::Result<()> {
+        self.file.set_len(end)?;
+        if is_on(Defect::SealIsNotSynced) { Ok(()) } else { self.file.sync_all() }
+    }
 }
 
 impl Journal {
@@ -123,6 +137,9 @@ impl Journal {
         assert!(group.encoded_len() <= self.group_limit().get(), "a draft never grows beyond the limit");
         let trims_through = group.trims_through();
         assert!(trims_through.is_none_or(|through| through < self.at.segment), "the active segment is never trimmed");
+        if let Some(through) = trims_through.filter(|_| is_on(Defect::TrimmedBeforeDurable)) {
+            self.shared.catalog_mut().trim(through);
+        }
         let len = group.encoded_len() as u64;
         if self.at.byte + len + MARKER_ROOM > self.active.capacity {
             let urgent = (SegmentHeader::LEN as u64 + len + MARKER_ROOM).max(MIN_SEGMENT_BYTES);
@@ -160,7 +177,7 @@ impl Journal {
     pub fn sync(&mut self) -> Result<Position, Fatal> {
         self.check_alive()?;
         if let Some(pending) = self.pending.take() {
-            self.fatal_if(|active| active.file.sync_data(), "syncing")?;
+            self.fatal_if(Active::sync, "syncing")?;
             self.durable = self.at.group;
             let mut catalog = self.shared.catalog_mut();
             catalog.publish(&pending.batches, self.at);
@@ -261,7 +278,7 @@ impl Journal {
             segment: self.at.segment,
             start: self.at.byte,
             group: self.at.group.next(),
-            durable: self.durable,
+            durable: if is_on(Defect::DurableNumberStaysZero) { GroupNumber::default() } else { self.durable },
             time,
             chain: self.at.chain,
             mark,
@@ -294,10 +311,13 @@ impl Journal {
         slices.extend(payloads.iter().map(|payload| IoSlice::new(payload)));
         slices.push(IoSlice::new(&ZEROS[..round_up(len) - len]));
         // Among old bytes the end has to be said. It is as durable as the group, and the next group takes its place.
-        if self.active.recycled && self.at.byte + (round_up(len) + BLOCK) as u64 <= self.active.capacity {
+        if self.active.recycled {
             slices.push(IoSlice::new(&ZEROS));
         }
-        let written = self.active.file.write_at(&slices, self.at.byte);
+        let mut written = self.active.file.write_at(&slices, self.at.byte);
+        if is_on(Defect::FailedWriteIsPassedOver) {
+            written = Ok(());
+        }
         if written.is_err() {
             self.failed = true;
         }
@@ -326,9 +346,9 @@ impl Journal {
                 return Err(e);
             }
         };
-        // The file ends where its last group does, durably, before a header says so.
-        let end = self.at.byte;
-        self.fatal_if(|active| active.file.set_len(end).and_then(|()| active.file.sync_all()), "sealing")?;
+        // The file ends a block behind its last group, durably, before a header says where that group ended.
+        let end = self.at.byte + BLOCK as u64;
+        self.fatal_if(|active| active.seal(end), "sealing")?;
         let header = SegmentHeader {
             identity: shared.identity,
             number,

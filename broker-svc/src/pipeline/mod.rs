@@ -45,6 +45,7 @@ use clock::GroupClock;
 pub use clock::Now;
 use draft::{Draft, Leaving};
 pub use exchange::{Acks, Answer, BatchOutcome, Counts, Output, Request};
+use oncelog_defects::{Defect, is_on};
 use oncelog_proto::{ErrorCode, Fault, Monotonic, Timestamp};
 use produce::{Call, Waiting};
 
@@ -94,7 +95,10 @@ pub struct Pipeline<R> {
 
 impl<R> Pipeline<R> {
     /// Starts from what a journal held. `last_group` is the time of its last group.
-    pub fn open(options: Options, state: State, last_group: Option<Timestamp>, now: Now) -> Self {
+    pub fn open(options: Options, mut state: State, last_group: Option<Timestamp>, now: Now) -> Self {
+        if is_on(Defect::ExpiresAtReplay) {
+            state.forget_idle(&options.limits, now.wall);
+        }
         let (clock, downtime) = GroupClock::open(last_group, now, options.accept_clock_jump);
         let mut pipeline = Self {
             hold: Hold::new(options.hold, options.hold_bytes),
@@ -274,8 +278,10 @@ impl<R> Pipeline<R> {
     }
 
     fn answer(&mut self, reply: R, answer: Answer, now: Now) {
-        if self.drafts.is_empty() && self.writing.is_none() {
+        if (self.drafts.is_empty() && self.writing.is_none()) || leaves_early(&answer) {
             self.outputs.push_back(Output::Answer(reply, answer));
+        } else if is_on(Defect::AnswersBeforeSync) {
+            self.draft(now).leaving.on_written.push((reply, answer));
         } else {
             self.draft(now).leaving.on_synced.push((reply, answer));
         }
@@ -301,6 +307,17 @@ impl<R> Pipeline<R> {
         self.outputs.extend(on_written.into_iter().chain(on_synced).map(|(reply, answer)| Output::Answer(reply, answer)));
         self.outputs.extend(BTreeMap::into_iter(ends).map(|(partition, ends)| Output::Moved(partition, ends)));
         self.outputs.extend(gone.into_iter().map(Output::Gone));
+    }
+}
+
+/// No answer does (R14).
+fn leaves_early(answer: &Answer) -> bool {
+    let is_duplicate = |outcome: &BatchOutcome| matches!(outcome, BatchOutcome::Acknowledged { duplicate: true, .. });
+    match answer {
+        Answer::Produced(outcomes) => is_on(Defect::DuplicatesAnswerEarly) && outcomes.iter().all(is_duplicate),
+        Answer::Granted(_) => is_on(Defect::RecoveriesAnswerEarly),
+        Answer::Topics(_) | Answer::Producers(_) | Answer::Located(..) => is_on(Defect::DescriptionsAnswerEarly),
+        Answer::Created(_) | Answer::Deleted | Answer::Refused(_) => false,
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     hash::{Hash, Hasher},
 };
 
-use oncelog_proto::Fault;
+use oncelog_proto::{Epoch, Fault, Tag};
 
 use super::{Acks, Answer, BatchOutcome, Now, Output, Pipeline};
 use crate::{
@@ -110,6 +110,12 @@ impl<R> Pipeline<R> {
         }
         // The disk is asked last: a full one must not keep a duplicate from its acknowledgement.
         self.check_room(arrival.packed.data().len()).map_or_else(Verdict::Refuse, |()| verdict)
+    }
+
+    /// What the hold must never do (R4): a batch waits on, as one of another epoch.
+    pub(super) fn hold_on(&mut self, mut batch: Waiting, epoch: Epoch, now: Now) {
+        batch.arrival.tag = batch.arrival.tag.map(|tag| Tag { epoch, ..tag });
+        self.admit(batch, true, now);
     }
 
     /// Judges batches that left the hold without their turn having come. They do not wait a second time.

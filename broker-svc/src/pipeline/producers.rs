@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use oncelog_defects::{Defect, is_on};
 use oncelog_proto::{Epoch, ProducerId};
 
 use super::{Answer, Now, Pipeline};
@@ -20,7 +21,10 @@ impl<R> Pipeline<R> {
                 self.enter(entry, None, now);
                 if granted.epoch != Epoch::ZERO {
                     // Held batches of the fenced epoch are told at once (R4).
-                    let fenced = self.hold.take_producer(granted.producer);
+                    let mut fenced = self.hold.take_producer(granted.producer);
+                    if is_on(Defect::HeldBatchesChangeEpoch) {
+                        fenced.drain(..).for_each(|batch| self.hold_on(batch, granted.epoch, now));
+                    }
                     self.rejudge(fenced, now);
                 }
                 Answer::Granted(granted)

@@ -1,5 +1,6 @@
 //! What becomes of an `InitProducerId`: a fresh id, a raised epoch, the answer to a repeated call, or a refusal.
 
+use oncelog_defects::{Defect, is_on};
 use oncelog_proto::{Epoch, ErrorCode, Fault, ProducerId, Sequence, TopicPartition};
 
 use super::{Limits, Remembered, State};
@@ -107,7 +108,7 @@ impl State {
             return Err(refuse(&format!("it is at epoch {current}")));
         }
         // Without the token two processes could come to share an epoch: both would be told that it is theirs (R13).
-        if producer.token != Some(token) {
+        if producer.token != Some(token) && !is_on(Defect::TokensAreNotCompared) {
             return Err(refuse(&format!("another process raised it to epoch {current}")));
         }
         if producer.written {
@@ -119,10 +120,12 @@ impl State {
     fn recovered(&self, id: ProducerId, fenced: Epoch) -> Vec<Recovered> {
         let Some(producer) = self.producers.get(id) else { return Vec::new() };
         let mut recovered: Vec<_> = producer
-            .windows_of(fenced)
+            .all_windows()
+            .filter(|(_, window)| window.epoch() == fenced || is_on(Defect::RecoveryTellsOlderEpochs))
             .filter_map(|(partition, window)| {
                 let partition = self.topics.partition(partition)?.name.clone();
-                Some(Recovered { partition, next: window.next(), window: window.batches().collect() })
+                let batches = window.batches().filter(|_| !is_on(Defect::RecoveryTellsNoOffsets));
+                Some(Recovered { partition, next: window.next(), window: batches.collect() })
             })
             .collect();
         recovered.sort_unstable_by(|a, b| a.partition.cmp(&b.partition));

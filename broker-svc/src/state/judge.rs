@@ -4,6 +4,7 @@
 //! the log already comes before every limit (R15, W8): a batch that is durable is acknowledged, even if a limit was lowered
 //! since. Kafka checks limits first, and so refuses batches that it holds (D7).
 
+use oncelog_defects::{Defect, is_on};
 use oncelog_proto::{ErrorCode, Fault, Offset, PackedBatch, Sequence, Tag, Timestamp, TopicPartition};
 
 use super::{
@@ -66,6 +67,9 @@ impl State {
         let producer = self.producers.get(tag.producer).ok_or_else(|| unknown_producer(tag))?;
         check_epoch(producer, tag, &arrival.partition)?;
         let found = self.topics.find(&arrival.partition)?;
+        if is_on(Defect::LimitsComeFirst) {
+            self.check_limits(arrival, limits)?;
+        }
         let window = found.and_then(|id| producer.window(id));
         let expected = expected(window);
         let end = tag.end(arrival.packed.count()).ok_or_else(|| {
@@ -176,7 +180,7 @@ fn unknown_producer(tag: Tag) -> Fault {
 /// batch (R12).
 fn check_epoch(producer: &Producer, tag: Tag, partition: &TopicPartition) -> Result<(), Fault> {
     let current = producer.epoch;
-    let why = if producer.closed().contains(partition) {
+    let why = if producer.is_closed(partition) {
         format!("{partition} was deleted since {tag} was written to it; recover the producer with InitProducerId")
     } else if tag.epoch < current {
         format!("{tag} is fenced: the producer is at epoch {current}; recover with InitProducerId")

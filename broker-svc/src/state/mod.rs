@@ -5,6 +5,7 @@
 //! | `judge` | what becomes of a batch: the admission table |
 //! | `init` | what becomes of an `InitProducerId` |
 //! | `topics`, `producers`, `window` | the three parts of what is known |
+//! | `by_id` | a map that wastes nothing on a million producers |
 //! | `snapshot` | the state as bytes and back |
 //!
 //! Deciding reads the state and returns entries; only [`State::apply`] changes it, live and at replay alike (I5). So a decision
@@ -12,6 +13,7 @@
 //!
 //! *Deliberately absent*: a clock, I/O, locks, and knowledge of calls and groups.
 
+mod by_id;
 mod init;
 mod judge;
 mod producers;
@@ -295,6 +297,13 @@ impl State {
     /// Producers that are to expire now, at most `most` of them. Each becomes an [`Entry::Expire`].
     pub fn expired_producers(&self, limits: &Limits, now: Timestamp, most: usize) -> Vec<ProducerId> {
         self.producers.expired(limits.producer_id_expiration, now, most)
+    }
+
+    /// What must never be done without an entry (I5): forgets producers that are to expire.
+    pub(crate) fn forget_idle(&mut self, limits: &Limits, now: Timestamp) {
+        for producer in self.expired_producers(limits, now, usize::MAX) {
+            self.apply(&Entry::Expire { producer }, now).expect("it is known");
+        }
     }
 
     /// Should a duplicate of this producer's be journaled as a sign of life? At most hourly, or 24 times within the expiration.

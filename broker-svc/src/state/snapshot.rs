@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use oncelog_defects::{Defect, is_on};
 use oncelog_proto::{
     Epoch, Offset, PartitionIndex, ProducerId, RecordCount, Sequence, Timestamp, TopicName, TopicPartition, topic::PartitionCount,
 };
@@ -57,7 +58,7 @@ impl State {
             for windows in windows.chunks(PARTITIONS_PER_ITEM) {
                 chunks.push(Item::Windows(WindowsItem { producer: id.get(), windows: windows.to_vec() }));
             }
-            let closed: Vec<_> = producer.closed().iter().map(closed_item).collect();
+            let closed: Vec<_> = producer.closed().map(closed_item).collect();
             for closed in closed.chunks(PARTITIONS_PER_ITEM) {
                 chunks.push(Item::Closed(ClosedItem { producer: id.get(), partitions: closed.to_vec() }));
             }
@@ -125,7 +126,8 @@ impl State {
     }
 
     fn restore_window(&mut self, producer: ProducerId, window: &WindowItem) -> Result<(), Contradiction> {
-        let slots: Vec<_> = window.slots.iter().map(slot).collect::<Result<_, _>>()?;
+        let forgotten = usize::from(is_on(Defect::WindowForgetsAtRestart));
+        let slots: Vec<_> = window.slots.iter().skip(forgotten).map(slot).collect::<Result<_, _>>()?;
         let restored = Window::restore(number(window.epoch)?, number(window.next)?, &slots).ok_or(OUT_OF_RANGE)?;
         self.producers.restore_window(producer, PartitionId(window.partition), restored)
     }

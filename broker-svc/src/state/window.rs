@@ -1,5 +1,7 @@
 //! The window: the last five batches of one producer in one partition.
 
+use std::mem;
+
 use oncelog_proto::{Epoch, Offset, RecordCount, Sequence, Timestamp};
 
 /// How many batches a window remembers (D1). A producer has at most as many unresolved batches in a partition (R1), so a batch
@@ -50,25 +52,20 @@ pub(super) enum Place {
 pub(super) struct Window {
     epoch: Epoch,
     next: Sequence,
-    len: u8,
-    /// Oldest first; those from `len` on mean nothing.
-    slots: [Slot; WINDOW_BATCHES],
+    /// Oldest first, at most [`WINDOW_BATCHES`]. Most of a million producers wrote a batch or two: room for more would be most of it.
+    slots: Box<[Slot]>,
 }
 
 impl Window {
     pub(super) fn new(epoch: Epoch) -> Self {
-        let unused = Slot { base_offset: Offset::ZERO, time: Timestamp::default(), count: RecordCount::MIN, checksum: 0 };
-        Self { epoch, next: Sequence::ZERO, len: 0, slots: [unused; WINDOW_BATCHES] }
+        Self { epoch, next: Sequence::ZERO, slots: Box::default() }
     }
 
     /// Puts a window together from its parts. None if they contradict each other.
     pub(super) fn restore(epoch: Epoch, next: Sequence, slots: &[Slot]) -> Option<Self> {
-        let mut window = Self::new(epoch);
-        window.next = next;
-        window.len = u8::try_from(slots.len()).ok()?;
-        window.slots.get_mut(..slots.len())?.copy_from_slice(slots);
         let records: i64 = slots.iter().map(|slot| i64::from(slot.count.get())).sum();
-        (records <= next.get()).then_some(window)
+        let fits = slots.len() <= WINDOW_BATCHES && records <= next.get();
+        fits.then(|| Self { epoch, next, slots: slots.into() })
     }
 
     pub(super) fn epoch(&self) -> Epoch {
@@ -80,7 +77,7 @@ impl Window {
     }
 
     pub(super) fn slots(&self) -> &[Slot] {
-        &self.slots[..usize::from(self.len)]
+        &self.slots
     }
 
     /// The remembered batches, oldest first.
@@ -116,12 +113,15 @@ impl Window {
     /// Remembers a batch that starts at `next`; the oldest of five is forgotten (D3).
     pub(super) fn push(&mut self, slot: Slot) {
         self.next = self.next.checked_add(slot.count).expect("admission checked that the sequence does not overflow");
-        if usize::from(self.len) == WINDOW_BATCHES {
+        if self.slots.len() == WINDOW_BATCHES {
             self.slots.rotate_left(1);
+            self.slots[WINDOW_BATCHES - 1] = slot;
         } else {
-            self.len += 1;
+            let mut slots = mem::take(&mut self.slots).into_vec();
+            slots.reserve_exact(1);
+            slots.push(slot);
+            self.slots = slots.into_boxed_slice();
         }
-        self.slots[usize::from(self.len) - 1] = slot;
     }
 }
 

@@ -6,7 +6,10 @@ use broker_svc::{
 };
 use oncelog_proto::Timestamp;
 
-use crate::support::{Broker, State, options, payload};
+use crate::{
+    recycling,
+    support::{Broker, State, options, payload},
+};
 
 /// How far a run came.
 struct Run {
@@ -136,4 +139,50 @@ fn the_log_is_readable_after_every_kind_of_power_loss() {
             }
         }
     }
+}
+
+#[test]
+fn an_opening_that_stops_at_any_change_is_taken_up_by_the_next_one() {
+    let mut torn = 0;
+    for seed in 0..24 {
+        let (disk, mut broker) = if seed % 2 == 0 {
+            let disk = SimDisk::new();
+            let mut broker = Broker::open(&disk).expect("opens");
+            broker.commit_bytes(100);
+            (disk, broker)
+        } else {
+            recycling::recycled()
+        };
+        let acknowledged = broker.state.clone();
+        let in_flight = broker.write(&[(0, payload(broker.state.next(0), 10_000))]).expect("room");
+        drop(broker);
+        disk.crash(seed);
+        let before = disk.changes();
+        let whole = disk.fork();
+        let cut = Broker::open(&whole).expect("opens").report.cut;
+        torn += u64::from(cut.is_some());
+        for stop in 0..whole.changes() - before {
+            let stopped = disk.fork();
+            stopped.stop_after(stop);
+            // Without the last ones, those of indexes that were missing, it opens all the same.
+            drop(Broker::open(&stopped));
+            for power_loss in [false, true] {
+                let disk = stopped.fork();
+                if power_loss {
+                    disk.crash(seed + stop);
+                } else {
+                    disk.restart()
+                }
+                let at = format!("seed {seed}, stopped after {stop} changes, power loss {power_loss}");
+                let mut broker = Broker::open(&disk).unwrap_or_else(|e| panic!("{at}: {e}"));
+                assert!(broker.state == acknowledged || broker.state == in_flight, "{at}");
+                let expected = broker.state.clone();
+                broker.commit_bytes(100);
+                let again = broker.reopen().unwrap_or_else(|e| panic!("{at}, and again: {e}"));
+                assert_eq!(again.state.lines[..expected.lines.len()], expected.lines[..], "{at}");
+                assert_eq!(again.state.lines.len(), expected.lines.len() + 1, "{at}");
+            }
+        }
+    }
+    assert!(torn > 8, "{torn} torn groups");
 }

@@ -151,7 +151,7 @@ fn a_trim_gets_a_small_segment_from_the_ballast() {
     // Fill the active segment so that not even a small group fits.
     while broker.journal.stats().segments == 1 {
         disk.set_capacity(Some(disk.used()));
-        if broker.commit(&[(0, payload(3, 5_000))]).is_err() {
+        if broker.commit(&[(0, payload(3, 3_000))]).is_err() {
             break;
         }
     }

@@ -19,7 +19,7 @@ fn with_spares(disk: &SimDisk) -> Options {
 }
 
 /// Rolls through segments until one of a recycled file is active and has one group: the old one is the fourth before it.
-fn recycled() -> (SimDisk, Broker) {
+pub(crate) fn recycled() -> (SimDisk, Broker) {
     let disk = SimDisk::new();
     let mut broker = Broker::open_with(&disk, with_spares(&disk)).expect("opens");
     for _ in 0..4 * 5 {
@@ -159,6 +159,20 @@ fn as_many_spares_are_kept_as_are_wanted_and_two_more() {
     assert_eq!(broker.journal.stats().spares, 3);
     let left: Vec<_> = disk.names().into_iter().filter(|name| name.contains("trimmed") || name.contains("unfinished")).collect();
     assert_eq!(left, [""; 0], "the others were deleted");
+}
+
+#[test]
+fn no_spare_is_made_of_zeros_while_much_is_written() {
+    let disk = SimDisk::new();
+    let mut broker = Broker::open_with(&disk, with_spares(&disk)).expect("opens");
+    for _ in 0..10 {
+        broker.commit_bytes(900_000);
+    }
+    broker.tidy();
+    assert_eq!(broker.journal.stats().spares, 0, "9 MB since the last look");
+    broker.commit_bytes(900_000);
+    broker.tidy();
+    assert_eq!(broker.journal.stats().spares, 1, "it is quiet");
 }
 
 #[test]

@@ -8,8 +8,8 @@ use std::{
 use broker_svc::{
     entry::{Append, Entry, PartitionId},
     journal::{
-        Background, GroupDraft, GroupNumber, Journal, OpenError, OpenReport, Options, Position, ReadError, Replay, Step,
-        WriteError, open, sim_disk::SimDisk,
+        Background, Group, GroupDraft, GroupNumber, Journal, OpenError, OpenReport, Options, Position, ReadError, Replay, Step,
+        WriteError, disk::Disk, open, sim_disk::SimDisk,
     },
 };
 use bytes::Bytes;
@@ -82,8 +82,13 @@ impl Broker {
     }
 
     pub(crate) fn open_with(disk: &SimDisk, options: Options) -> Result<Self, OpenError> {
+        Self::open_over(disk, Arc::new(disk.clone()), options)
+    }
+
+    /// Opens the disk by way of another one.
+    pub(crate) fn open_over(disk: &SimDisk, over: Arc<dyn Disk>, options: Options) -> Result<Self, OpenError> {
         let mut state = State::default();
-        let (mut journal, report) = open(Arc::new(disk.clone()), options, &mut state, &mut |_| {})?;
+        let (mut journal, report) = open(over, options, &mut state, &mut |_| {})?;
         let clock = journal.position().time().as_micros();
         let background = journal.take_background().expect("the first time");
         Ok(Self { disk: disk.clone(), journal, background, state, report, clock })
@@ -96,8 +101,8 @@ impl Broker {
         Self::open(&disk)
     }
 
-    /// Appends one batch for each payload, in one group, without a sync.
-    pub(crate) fn write(&mut self, batches: &[(u32, Vec<u8>)]) -> Result<State, WriteError> {
+    /// A group with one batch for each payload, and the state after it.
+    pub(crate) fn gather(&mut self, batches: &[(u32, Vec<u8>)]) -> (State, Group) {
         let mut after = self.state.clone();
         let mut draft = GroupDraft::new(self.journal.group_limit());
         self.clock += 1;
@@ -107,7 +112,13 @@ impl Broker {
             after.fold(time, &Entry::Append(append.clone()));
             draft.append(append, Bytes::from(data.clone()));
         }
-        self.journal.write(&draft.finish(time))?;
+        (after, draft.finish(time))
+    }
+
+    /// Appends one batch for each payload, in one group, without a sync.
+    pub(crate) fn write(&mut self, batches: &[(u32, Vec<u8>)]) -> Result<State, WriteError> {
+        let (after, group) = self.gather(batches);
+        self.journal.write(&group)?;
         Ok(after)
     }
 
@@ -202,19 +213,24 @@ pub(crate) fn offset(n: i64) -> Offset {
     Offset::new(n).expect("not negative")
 }
 
-/// Bytes that look like no others.
+/// Bytes that look like no others: no two pages of them are alike.
 pub(crate) fn payload(seed: i64, len: usize) -> Vec<u8> {
     let mut x = seed.unsigned_abs().wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut bytes = Vec::with_capacity(len + 8);
-    while bytes.len() < len {
+    let mut bytes = Vec::with_capacity(PERIOD + 8);
+    while bytes.len() < PERIOD.min(len) {
         x ^= x << 13;
         x ^= x >> 7;
         x ^= x << 17;
         bytes.extend_from_slice(&x.to_le_bytes());
     }
+    bytes.truncate(PERIOD);
+    let mut bytes = bytes.repeat(len / PERIOD + 1);
     bytes.truncate(len);
     bytes
 }
+
+/// A prime, so that each page begins elsewhere in it.
+const PERIOD: usize = 1021;
 
 pub(crate) fn segment(number: u64) -> String {
     format!("{number:020}.log")

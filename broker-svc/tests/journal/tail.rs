@@ -113,7 +113,7 @@ fn the_plain_end_is_not_reported_and_leaves_nothing_behind() {
     assert_eq!(broker.report.cut, None);
     assert_eq!(broker.state.lines, states[3].lines);
     assert!(!disk.names().iter().any(|name| name.starts_with("torn")));
-    assert_eq!(disk.content(&segment(1)).expect("exists").len(), 4 * 4096, "sealed at its end");
+    assert_eq!(disk.content(&segment(1)).expect("exists").len(), 5 * 4096, "sealed a block behind its end");
 }
 
 #[test]

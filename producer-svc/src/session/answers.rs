@@ -1,5 +1,6 @@
 //! The decision table: what an answer means for the batch it was given to. Pure; one row a line.
 
+use oncelog_defects::{Defect, is_on};
 use oncelog_proto::{ErrorCode, Fault, Offset, Sequence, Timestamp};
 
 use super::BatchAnswer;
@@ -44,6 +45,7 @@ pub(super) fn judge(asked: Asked, answer: BatchAnswer) -> Verdict {
     };
     let fault = Fault::new(code, message);
     match code {
+        ErrorCode::OutOfOrderSequenceNumber if is_on(Defect::OutOfOrderMeansAbsent) => Verdict::Refused(fault),
         ErrorCode::OutOfOrderSequenceNumber => match expected {
             // R8: this never proves that anything is absent; only a recovery does.
             Some(expected) if expected < asked.floor => Verdict::Recover,

@@ -8,6 +8,7 @@
 //! that may soon be forgotten for being idle is replaced while nothing has its tag: after a day of silence the first batch would
 //! otherwise be reported as unknown, though nothing ever went wrong.
 
+use oncelog_defects::{Defect, is_on};
 use oncelog_proto::{ErrorCode, RecordCount};
 
 use super::{
@@ -110,7 +111,11 @@ impl Session {
         self.handshake.start_over(at);
         for id in self.lanes.ids() {
             let Some(lane) = self.lanes.get_mut(id) else { continue };
-            for slot in lane.window.restart() {
+            let mut slots = lane.window.restart();
+            if is_on(Defect::UnknownIdIsTaggedAnew) {
+                slots.drain(..).rev().filter_map(|mut slot| slot.resolve()).for_each(|batch| lane.accumulator.put_back(batch));
+            }
+            for slot in slots {
                 match slot.into_stage() {
                     Stage::Out { batch, .. } | Stage::Parked { batch, .. } | Stage::Refused { batch, .. } => {
                         self.conclude(id, &batch, &BatchOutcome::Unknown);

@@ -1,5 +1,6 @@
 //! What follows from a call that ended: every batch of it is settled, parked, or refused until a recovery.
 
+use oncelog_defects::{Defect, is_on};
 use oncelog_proto::{ErrorCode, Fault, RecordCount, Sequence};
 
 use super::{
@@ -22,8 +23,9 @@ impl Session {
         }
         let mut evidence = None;
         for (carried, answer) in call.batches.iter().zip(results) {
+            let floor = self.floor(carried);
             let Some(slot) = self.slot_in(id, &call, *carried) else { continue };
-            let asked = Asked { floor: carried.floor, base: slot.base(), end: slot.end() };
+            let asked = Asked { floor, base: slot.base(), end: slot.end() };
             let verdict = match call.incarnation {
                 Some(_) => judge(asked, answer),
                 None => judge_untagged(answer),
@@ -86,11 +88,20 @@ impl Session {
     /// The batch of an answer, if it still carries the tag it was sent with (R6). Else the answer is about a batch that has long
     /// been settled: acting on a late "fenced" of an old epoch would start recoveries for ever.
     fn slot_in(&mut self, id: CallId, call: &Call, carried: Carried) -> Option<&mut Slot> {
-        if call.incarnation != self.handshake.incarnation() {
-            return None;
-        }
+        let is_own = call.incarnation == self.handshake.incarnation();
         let slot = self.lanes.get_mut(carried.lane)?.window.slot_mut(carried.base)?;
-        slot.is_out_in(id).then_some(slot)
+        if is_on(Defect::StaleAnswersCount) {
+            return Some(slot);
+        }
+        (is_own && slot.is_out_in(id)).then_some(slot)
+    }
+
+    /// What an "out of order" is judged by (R7).
+    fn floor(&self, carried: &Carried) -> Sequence {
+        match self.lanes.get(carried.lane) {
+            Some(lane) if is_on(Defect::FloorAtAnswerTime) => lane.window.floor(),
+            _ => carried.floor,
+        }
     }
 
     fn slot(&mut self, carried: Carried) -> &mut Slot {
@@ -133,8 +144,8 @@ impl Session {
                 self.slot(carried).park(now, CallId(0));
                 self.begin_recovery();
             }
-            Verdict::Refused(fault) => self.refuse(carried, fault),
-            Verdict::Shared(fault) => self.resolve(carried, &BatchOutcome::Refused(fault.into())),
+            Verdict::Refused(fault) if !is_final(&fault) => self.refuse(carried, fault),
+            Verdict::Refused(fault) | Verdict::Shared(fault) => self.resolve(carried, &BatchOutcome::Refused(fault.into())),
         }
     }
 
@@ -211,4 +222,9 @@ impl Session {
         }
         self.reschedule(lane);
     }
+}
+
+/// No refusal is, while copies may be on their way (R5); being out of order least of all (R8).
+fn is_final(fault: &Fault) -> bool {
+    is_on(Defect::RefusalIsFinal) || (is_on(Defect::OutOfOrderMeansAbsent) && fault.code() == ErrorCode::OutOfOrderSequenceNumber)
 }

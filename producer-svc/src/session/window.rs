@@ -8,6 +8,7 @@
 
 use std::{collections::VecDeque, mem};
 
+use oncelog_defects::{Defect, is_on};
 use oncelog_proto::{Monotonic, Sequence};
 
 use super::{
@@ -48,6 +49,9 @@ impl Default for Window {
 impl Window {
     /// May another batch be tagged?
     pub(super) fn has_room(&self) -> bool {
+        if is_on(Defect::SpanCountsUnresolved) {
+            return self.slots.iter().filter(|slot| !matches!(slot.stage(), Stage::Resolved)).count() < SPAN;
+        }
         self.slots.len() < SPAN
     }
 

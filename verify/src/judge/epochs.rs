@@ -264,4 +264,4 @@ fn check_window(
 }
 
 /// Batches that the broker remembers of each producer in each partition.
-const WINDOW_BATCHES: usize = 5;
+pub(super) const WINDOW_BATCHES: usize = 5;

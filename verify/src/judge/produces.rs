@@ -4,13 +4,14 @@ use std::collections::HashMap;
 
 use super::{
     Call, Moment,
-    epochs::Epochs,
+    epochs::{Epochs, WINDOW_BATCHES},
     ground::{Found, Ground, place},
     known::Known,
     outline::Standing,
 };
 use crate::{
     history::{Partition, Place, ProduceAnswer, ProduceCalled, Tag},
+    log::Batch,
     report::{Evidence, Report, Rule},
 };
 
@@ -108,6 +109,7 @@ impl Produces {
             ProduceAnswer::DuplicateBelowWindow => {
                 let end = batch.tag.map_or(0, |tag| tag.base_sequence + i64::from(batch.record_count));
                 claim.reaches(end, "the batch is said to be in the log", report);
+                claim.is_forgotten(report);
             }
             ProduceAnswer::Fenced => {
                 if let Some(tag) = batch.tag {
@@ -231,6 +233,17 @@ impl Claim<'_> {
         } else if next.unwrap_or(0) < end {
             let what = format!("{}: {said}, and the log ends before sequence {}", self.batch.partition, next.unwrap_or(0));
             report.accuse(Rule::I7, what, self.evidence());
+        }
+    }
+
+    /// The last five batches are remembered, whatever happened since; a repetition of one of them is told its place (I4).
+    fn is_forgotten(&self, report: &mut Report) {
+        let Some((tag, index)) = self.batch.tag.zip(self.ground.log.find(&self.batch.partition)) else { return };
+        let remembered = self.ground.last_batches(tag.producer, index, WINDOW_BATCHES);
+        let is_this = |batch: &Batch| batch.tag == Some(tag) && batch.record_count == self.batch.record_count;
+        if self.standing == Standing::Current && remembered.iter().any(is_this) {
+            let what = format!("{}: the place of one of the last five batches is said to be forgotten", self.batch.partition);
+            report.accuse(Rule::I4, what, self.evidence());
         }
     }
 
