@@ -51,12 +51,14 @@ pub(super) fn of(defect: Defect) -> Vec<Judge> {
             vec![Seeds(10), Scenario("refusals"), broker("r2_a_recovery_tells_the_window_of_the_fenced_epoch")]
         }
         Defect::RecoveryTellsOlderEpochs => {
-            vec![Seeds(10), Scenario("refusals"), broker("r3_a_recovery_tells_of_the_fenced_epoch_and_of_no_older_one")]
+            vec![Seeds(10), Scenario("refusals"), broker("r3_an_epoch_in_which_nothing_was_written_leaves_nothing_to_tell")]
         }
         Defect::HeldBatchesChangeEpoch => {
             vec![Seeds(10), Scenario("strangers"), broker("r4_a_held_batch_of_a_fenced_epoch_is_told_at_once_and_not_let_in")]
         }
-        Defect::RefusalIsFinal => vec![Seeds(10), Scenario("refusals"), session("r5_a_refused_batch_keeps_its_tag_until_a_recovery")],
+        Defect::RefusalIsFinal => {
+            vec![Seeds(10), Scenario("refusals"), session("r5_a_refused_batch_keeps_its_tag_until_a_recovery")]
+        }
         Defect::StaleAnswersCount => {
             vec![Seeds(10), session("r6_an_answer_counts_only_for_a_batch_that_still_carries_its_tag")]
         }
@@ -75,11 +77,9 @@ pub(super) fn of(defect: Defect) -> Vec<Judge> {
         Defect::TokensAreNotCompared => {
             vec![Seeds(10), Scenario("strangers"), broker("r13_only_the_same_token_hears_a_recovery_again")]
         }
-        Defect::DuplicatesAnswerEarly | Defect::RecoveriesAnswerEarly => vec![
-            Seeds(10),
-            Scenario("crashes"),
-            broker("r14_nothing_is_heard_that_was_computed_from_what_a_crash_takes_away"),
-        ],
+        Defect::DuplicatesAnswerEarly | Defect::RecoveriesAnswerEarly => {
+            vec![Seeds(10), Scenario("crashes"), broker("r14_nothing_is_heard_that_was_computed_from_what_a_crash_takes_away")]
+        }
         Defect::DescriptionsAnswerEarly => {
             vec![Seeds(10), broker("r14_nothing_is_heard_that_was_computed_from_what_a_crash_takes_away")]
         }
@@ -87,24 +87,21 @@ pub(super) fn of(defect: Defect) -> Vec<Judge> {
 
         Defect::AnswersBeforeSync => vec![Seeds(10), Scenario("crashes")],
         Defect::FailedWriteIsPassedOver => vec![Seeds(10), journal("faults::a_failed_write_is_fatal_and_stays_so")],
-        Defect::FailedSyncIsTriedAgain => vec![
-            Seeds(10),
-            journal("faults::a_failed_sync_is_fatal_and_its_pages_are_written_again_by_the_next_opening"),
-        ],
-        Defect::WindowForgetsAtRestart
-        | Defect::SnapshotAheadOfLog
-        | Defect::ExpiresAtReplay
-        | Defect::WallClockIsTrusted => vec![Seeds(30)],
+        Defect::FailedSyncIsTriedAgain => {
+            vec![Seeds(10), journal("faults::a_failed_sync_is_fatal_and_its_pages_are_written_again_by_the_next_opening")]
+        }
+        Defect::WindowForgetsAtRestart | Defect::SnapshotAheadOfLog | Defect::ExpiresAtReplay | Defect::WallClockIsTrusted => {
+            vec![Seeds(30)]
+        }
         Defect::DurableNumberStaysZero => vec![
             journal("round_trip::the_durable_number_moves_from_the_second_group_on"),
             journal("tail::no_flipped_bit_of_the_last_three_groups_is_silent"),
         ],
         Defect::DamageIsCutAsTorn => vec![journal("tail::a_group_with_a_marker_behind_it_is_never_cut")],
         Defect::TornGroupStays => vec![journal("tail::a_shorter_group_over_a_torn_one_brings_nothing_back")],
-        Defect::UnprovenIsNotWrittenAgain => vec![
-            Seeds(30),
-            journal("faults::a_failed_sync_is_fatal_and_its_pages_are_written_again_by_the_next_opening"),
-        ],
+        Defect::UnprovenIsNotWrittenAgain => {
+            vec![Seeds(30), journal("faults::a_failed_sync_is_fatal_and_its_pages_are_written_again_by_the_next_opening")]
+        }
         Defect::DirectoryIsNotSynced | Defect::HeaderIsNotSynced | Defect::SealIsNotSynced => {
             vec![Seeds(30), journal("crash::what_was_acknowledged_survives_a_power_loss_at_every_change")]
         }
