@@ -274,10 +274,12 @@ fn r14_nothing_is_heard_that_was_computed_from_what_a_crash_takes_away() {
     stage.produce("gap", 0, &[batch("t/0", 2)]);
     stage.produce("other content", 0, &[stage::with_value("t/0", 0, "b0")]);
     stage.ask_recovery("recovery", 0, "mine");
+    stage.describe("description");
     for who in ["a0", "copy", "gap", "other content"] {
         assert_eq!(stage.heard(who), None, "{who}");
     }
     assert_eq!(stage.granted("recovery"), None);
+    assert!(!stage.is_answered("description"));
     stage.crash(options());
     assert_eq!(stage.recover("after the crash", 0, "mine").expect("granted").partitions, [], "a0 was never there");
 }

@@ -382,7 +382,9 @@ fn i4_a_repetition_of_one_of_the_last_five_batches_is_told_that_its_place_is_for
     let told = |repeated: Tag| {
         story(|s| {
             s.fresh(1);
-            six.iter().for_each(|tag| drop(s.acked(*tag, tag.base_sequence)));
+            six.iter().for_each(|tag| {
+                s.acked(*tag, tag.base_sequence);
+            });
             s.told(repeated, ProduceAnswer::DuplicateBelowWindow);
         })
     };

@@ -163,6 +163,15 @@ impl Stage {
         Ok(Request::InitProducer(request))
     }
 
+    /// Asks for a description of all topics.
+    pub(crate) fn describe(&mut self, who: &'static str) {
+        self.ask(who, Request::DescribeTopics { topics: Vec::new(), create: false, after: None });
+    }
+
+    pub(crate) fn is_answered(&self, who: &str) -> bool {
+        self.answers.contains_key(who)
+    }
+
     pub(crate) fn create(&mut self, topic: &str, partitions: i32) {
         let request = v1::CreateTopicRequest { topic: topic.to_owned(), partitions };
         self.ask("create", parse::create_topic(&request).expect("well-formed"));

@@ -51,7 +51,7 @@ pub(super) fn of(defect: Defect) -> Vec<Judge> {
             vec![Seeds(10), Scenario("refusals"), broker("r2_a_recovery_tells_the_window_of_the_fenced_epoch")]
         }
         Defect::RecoveryTellsOlderEpochs => {
-            vec![Seeds(10), Scenario("refusals"), broker("r3_a_recovery_tells_of_the_fenced_epoch_and_of_no_older_one")]
+            vec![Seeds(10), Scenario("refusals"), broker("r3_an_epoch_in_which_nothing_was_written_leaves_nothing_to_tell")]
         }
         Defect::HeldBatchesChangeEpoch => {
             vec![Seeds(10), Scenario("strangers"), broker("r4_a_held_batch_of_a_fenced_epoch_is_told_at_once_and_not_let_in")]
@@ -98,7 +98,7 @@ pub(super) fn of(defect: Defect) -> Vec<Judge> {
             journal("tail::no_flipped_bit_of_the_last_three_groups_is_silent"),
         ],
         Defect::DamageIsCutAsTorn => vec![journal("tail::a_group_with_a_marker_behind_it_is_never_cut")],
-        Defect::TornGroupStays => vec![journal("tail::a_shorter_group_over_a_torn_one_brings_nothing_back")],
+        Defect::TornGroupStays => vec![journal("tail::a_torn_group_is_kept_aside_cut_and_reported")],
         Defect::UnprovenIsNotWrittenAgain => {
             vec![Seeds(30), journal("faults::a_failed_sync_is_fatal_and_its_pages_are_written_again_by_the_next_opening")]
         }
@@ -106,7 +106,9 @@ pub(super) fn of(defect: Defect) -> Vec<Judge> {
             vec![Seeds(30), journal("crash::what_was_acknowledged_survives_a_power_loss_at_every_change")]
         }
         Defect::TrimmedBeforeDurable => vec![journal("retention::files_go_after_the_entry_is_durable_and_never_before")],
-        Defect::TailDataIsNotChecked => vec![Seeds(30), journal("tail::no_flipped_bit_of_the_last_three_groups_is_silent")],
+        Defect::TailDataIsNotChecked => {
+            vec![Seeds(30), journal("crash::the_log_is_readable_after_every_kind_of_power_loss")]
+        }
         Defect::DirectoryIsNotChecked => vec![journal("tail::no_flipped_bit_of_the_last_three_groups_is_silent")],
         Defect::ReadDataIsNotChecked => vec![journal("indexes::damaged_data_is_refused_for_its_range_only")],
         Defect::SnapshotIsNotChecked => vec![journal("snapshots::a_damaged_snapshot_gives_way_to_the_older_one_and_is_told")],
