@@ -13,6 +13,8 @@ pub(super) enum Judge {
     Seeds(u64),
     /// A scenario of the model, within its small bounds.
     Scenario(&'static str),
+    /// The same within its large bounds.
+    LargeScenario(&'static str),
     /// A test has to fail.
     Test(Test),
 }
@@ -29,7 +31,7 @@ impl fmt::Display for Judge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Seeds(most) => write!(f, "{most} seeds of the simulation"),
-            Self::Scenario(scenario) => write!(f, "the model's scenario `{scenario}`"),
+            Self::Scenario(scenario) | Self::LargeScenario(scenario) => write!(f, "the model's scenario `{scenario}`"),
             Self::Test(test) => test.fmt(f),
         }
     }
