@@ -123,7 +123,7 @@ impl Plan {
             names[..dice.index(names.len()) + 1].iter().map(|name| ((*name).to_owned(), 1 + i32::from(dice.percent(50)) * 2));
         let topics: Vec<_> = topics.collect();
         let expiration = dice.percent(20).then(|| dice.millis(1_000..=8_000));
-        let largest_value = *dice.pick(&[16, 200, 2_000, 12_000]);
+        let largest_value = *dice.pick(&[16, 200, 2_000, 12_000, 30_000]);
         Self {
             seed,
             storm: dice.millis(3_000..=10_000),
