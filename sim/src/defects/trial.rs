@@ -16,8 +16,9 @@ use crate::{campaign::now, world::Outcome};
 
 /// Builds what is not built yet.
 pub(super) fn prepare() -> anyhow::Result<()> {
+    // Together with this program: alone, what both stand on would have other features, and be built a second time.
     let mut build = cargo("build", "oncelog-model");
-    build.args(if cfg!(debug_assertions) { &[][..] } else { &["--release"] });
+    build.args(["-p", "oncelog-sim"]).args(if cfg!(debug_assertions) { &[][..] } else { &["--release"] });
     ensure!(build.status()?.success(), "the model cannot be built");
     Ok(())
 }
@@ -62,7 +63,7 @@ fn explore(defect: Defect, scenario: &str, bounds: &[&str]) -> anyhow::Result<Op
 fn fail(defect: Defect, test: &Test) -> anyhow::Result<Option<String>> {
     let run = |defect: Option<Defect>| {
         let mut run = cargo("test", test.package);
-        run.args(["--test", test.target, "--", "--exact", test.name]).env_remove(ENVIRONMENT);
+        run.args(test.target).args(["--", "--exact", &test.name]).env_remove(ENVIRONMENT);
         let output = run.envs(defect.map(|defect| (ENVIRONMENT, defect.to_string()))).output()?;
         let text = String::from_utf8_lossy(&output.stdout);
         let is_told = |result: &str| text.lines().any(|line| line.starts_with(result));
