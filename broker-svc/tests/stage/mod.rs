@@ -221,6 +221,13 @@ impl Stage {
         self.crash(options);
     }
 
+    /// Stops in order, and starts again after this time.
+    pub(crate) fn stay_down(&mut self, time: Duration) {
+        self.sync_all();
+        self.now = Now { monotonic: self.now.monotonic.plus(time), wall: self.now.wall.plus(time) };
+        self.crash(self.options.clone());
+    }
+
     /// What is not durable is gone, and so is who waits; then it starts again, from a snapshot taken halfway.
     pub(crate) fn crash(&mut self, options: Options) {
         self.writing = None;
