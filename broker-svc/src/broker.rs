@@ -24,6 +24,7 @@ use oncelog_edge::{
     accept::{self, Incoming},
     admin::Admin,
     health::Health,
+    intake::{self, IntakeLayer},
     machine::{self, WallClock},
     reflection, server,
 };
@@ -127,7 +128,9 @@ impl Broker {
         let open: Arc<OnceLock<Open>> = Arc::default();
         let (max_message_bytes, max_fetches) = (config.max_message_bytes, config.max_fetches);
         let rpc = BrokerRpc::new(Arc::clone(&open), workers.clone(), max_message_bytes, max_fetches, draining.clone());
+        let arriving = intake::Limits::of(config.queued_max_request_bytes, QUEUED_MAX_REQUEST_BYTES);
         let serve = server::builder(server::Limits::default())
+            .layer(IntakeLayer::new(arriving))
             .add_service(BrokerServiceServer::new(rpc).max_decoding_message_size(config.max_request_bytes))
             .add_service(health.server())
             .add_service(reflection::v1(SERVICES))
@@ -379,6 +382,7 @@ async fn turned(mut turning: watch::Receiver<bool>) {
     let _ = turning.wait_for(|turned| *turned).await;
 }
 
+const QUEUED_MAX_REQUEST_BYTES: (&str, &str) = ("--queued-max-request-bytes", "queued_max_request_bytes");
 const SERVICES: &[&str] = &[BrokerServiceServer::<()>::NAME];
 /// Parts that can fail.
 const PARTS: usize = 5;

@@ -5,6 +5,8 @@
 //! |---|---|
 //! | [`accept`] | which connections get in: their number, their silence, their socket options |
 //! | [`server`] | the HTTP/2 settings of every gRPC server |
+//! | [`intake`] | how much may be on its way in |
+//! | [`weight`] | what a message takes when it is decoded, before it is |
 //! | [`deadline`] | what a caller hears whose deadline has passed |
 //! | [`in_order`] | the answers of a stream, in the order of its requests |
 //! | [`health`] | the one truth about readiness, as `grpc.health.v1` and for the admin port |
@@ -24,8 +26,10 @@ pub mod admin;
 pub mod deadline;
 pub mod health;
 pub mod in_order;
+pub mod intake;
 pub mod machine;
 pub mod reflection;
 pub mod server;
 pub mod shutdown;
 pub mod telemetry;
+pub mod weight;

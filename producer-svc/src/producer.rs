@@ -11,6 +11,7 @@ use oncelog_edge::{
     accept::{self, Incoming},
     admin::Admin,
     health::Health,
+    intake::{self, IntakeLayer},
     machine::{self, WallClock},
     reflection, server,
 };
@@ -118,7 +119,9 @@ impl Producer {
         };
 
         let admin_addr = admin.as_ref().map(Admin::local_addr);
+        let arriving = (2 * settings.buffer_memory).max(LEAST_ARRIVING * admission.max_message_bytes());
         let serve = server::builder(server::Limits::default())
+            .layer(IntakeLayer::new(intake::Limits::of(arriving, BUFFER_MEMORY)))
             .add_service(rpc::service(admission))
             .add_service(health.server())
             .add_service(reflection::v1(SERVICES))
@@ -221,7 +224,10 @@ fn tell(settings: &Settings) {
     }
 }
 
+const BUFFER_MEMORY: (&str, &str) = ("buffer.memory", "buffer_memory");
 const SERVICES: &[&str] = &[ProducerServiceServer::<()>::NAME];
+/// Messages of the largest size that may be on their way in however little `buffer.memory` is.
+const LEAST_ARRIVING: usize = 4;
 /// `Send`s on their way to the session's task.
 const INBOX: usize = 1024;
 /// How long callers have to read their answers once every outcome is known.

@@ -34,10 +34,13 @@ pub(crate) fn service(admission: Admission) -> ProducerServiceServer<Rpc> {
 #[tonic::async_trait]
 impl ProducerService for Rpc {
     async fn send(&self, request: Request<SendRequest>) -> Result<Response<SendResponse>, Status> {
-        let request = request.into_inner();
+        let (_, arrived, request) = request.into_parts();
         let count = request.records.len();
         // From here on the records live on even if this future is dropped at the caller's deadline.
-        let sent = match self.admission.admit(request).await {
+        let admitted = self.admission.admit(request).await;
+        // As long as they waited, they were still on their way in.
+        drop(arrived);
+        let sent = match admitted {
             Ok(outcomes) => outcome::sent(outcomes.await.ok(), count),
             Err(fault) => Err(Failure::not_taken_in(fault, count)),
         };
