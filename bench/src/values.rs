@@ -31,7 +31,9 @@ impl Values {
             random ^= random << 17;
             random.to_le_bytes()[3]
         };
-        Self { variants: vec![(0..bytes).map(|_| next()).collect()], stamp: 0 }
+        // One value over and over would be compressed to next to nothing.
+        let variants = (0..RANDOM_BYTES.div_ceil(bytes)).map(|_| (0..bytes).map(|_| next()).collect()).collect();
+        Self { variants, stamp: 0 }
     }
 
     /// Events as services write them, in JSON: names repeat, ids and amounts do not.
@@ -146,6 +148,8 @@ pub const MIN_JSON_BYTES: usize = 32;
 const STAMP_BYTES: usize = 16;
 const JSON_STAMP: usize = 7;
 const JSON_VARIANTS: usize = 512;
+/// Of different values: more than any batch has, and than any compression looks back.
+const RANDOM_BYTES: usize = 8 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -188,6 +192,9 @@ mod tests {
     fn events_can_be_compressed_and_random_values_cannot() {
         let len = |values: &Values| values.packed(0, 1, 32, Compression::Snappy).data.len();
         assert!(len(&Values::json(1024)) < 32 * 1024 / 2);
+        assert!(len(&Values::random(1024)) >= 32 * 1024);
+        // Nor those that a lane of eight gets: all but the number.
+        assert!(Values::random(100).packed(0, 8, 10_000, Compression::Zstd).data.len() > 800_000);
         assert!(serde_json::from_slice::<serde_json::Value>(&Values::json(1024).record(77).value.expect("one")).is_ok());
     }
 }

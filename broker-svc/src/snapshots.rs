@@ -4,7 +4,6 @@
 
 use std::iter;
 
-use oncelog_defects::{Defect, is_on};
 use oncelog_proto::Timestamp;
 use tokio::sync::mpsc;
 
@@ -48,9 +47,6 @@ impl Snapshots {
             }
             // While the chunks are written the groups that come meanwhile are folded, between one chunk and the next: the
             // committer waits for this loop only if it is very far behind.
-            if is_on(Defect::SnapshotAheadOfLog) {
-                iter::from_fn(|| released.try_recv().ok()).for_each(|group| fold(&mut state, &group));
-            }
             let chunks = state.to_chunks();
             let mut paced = chunks
                 .into_iter()

@@ -274,10 +274,12 @@ fn r14_nothing_is_heard_that_was_computed_from_what_a_crash_takes_away() {
     stage.produce("gap", 0, &[batch("t/0", 2)]);
     stage.produce("other content", 0, &[stage::with_value("t/0", 0, "b0")]);
     stage.ask_recovery("recovery", 0, "mine");
+    stage.describe("description");
     for who in ["a0", "copy", "gap", "other content"] {
         assert_eq!(stage.heard(who), None, "{who}");
     }
     assert_eq!(stage.granted("recovery"), None);
+    assert!(!stage.is_answered("description"));
     stage.crash(options());
     assert_eq!(stage.recover("after the crash", 0, "mine").expect("granted").partitions, [], "a0 was never there");
 }
@@ -314,4 +316,37 @@ fn r15_what_is_in_the_log_is_acknowledged_whatever_the_limits_say_now() {
     assert_eq!(stage.heard("copy"), again(0));
     assert_eq!(stage.heard("too large"), refused(ErrorCode::MessageTooLarge));
     assert_eq!(stage.heard("no room for a window"), refused(ErrorCode::ResourceExhausted));
+}
+
+/// I5, W1: all five batches of a window survive a stop, also if the opening begins with a snapshot.
+#[test]
+fn i5_a_restart_forgets_none_of_the_last_five_batches() {
+    let mut stage = Stage::new(options());
+    for base in 0..5 {
+        stage.produce("first", 0, &[batch("t/0", base)]);
+        stage.sync_all();
+    }
+    // The snapshot is taken halfway: let that be behind the batches.
+    for topic in ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"] {
+        stage.create(topic, 1);
+        stage.sync_all();
+    }
+    stage.restart(options());
+    for base in 0..5 {
+        stage.produce("copy", 0, &[batch("t/0", base)]);
+        stage.sync_all();
+        assert_eq!(stage.heard("copy"), again(base));
+    }
+}
+
+/// I5: to expire is an entry in the journal, and no decision of an opening. While the broker is down nobody is idle.
+#[test]
+fn i5_an_opening_forgets_nobody() {
+    let mut stage = Stage::new(options());
+    stage.produce("a0", 0, &[batch("t/0", 0)]);
+    stage.sync_all();
+    stage.stay_down(2 * stage::EXPIRATION);
+    stage.produce("copy", 0, &[batch("t/0", 0)]);
+    stage.sync_all();
+    assert_eq!(stage.heard("copy"), again(0));
 }

@@ -92,7 +92,7 @@ defects! {
     FailedSyncIsTriedAgain: "I8";
     /// A restart forgets the oldest batch of each window.
     WindowForgetsAtRestart: "I4";
-    /// A snapshot holds more groups than it says.
+    /// A snapshot is taken of groups that are not durable.
     SnapshotAheadOfLog: "I5";
     /// An opening forgets who is idle by the wall clock, and journals nothing of it.
     ExpiresAtReplay: "I5";

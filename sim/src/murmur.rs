@@ -5,7 +5,6 @@ use std::fmt::{self, Write};
 use tracing::{
     Event, Level, Subscriber,
     field::{Field, Visit},
-    level_filters::LevelFilter,
 };
 use tracing_subscriber::{EnvFilter, Layer, filter::Targets, layer::Context, prelude::*, registry};
 
@@ -17,7 +16,7 @@ pub(crate) fn listen(chronicle: Chronicle) {
     let shown = std::env::var("ONCELOG_LOG").ok().map(|filter| {
         tracing_subscriber::fmt::layer().without_time().with_writer(std::io::stderr).with_filter(EnvFilter::new(filter))
     });
-    registry().with(Ear(chronicle).with_filter(services)).with(shown.with_filter(LevelFilter::TRACE)).init();
+    registry().with(Ear(chronicle).with_filter(services)).with(shown).init();
 }
 
 struct Ear(Chronicle);
@@ -46,7 +45,8 @@ struct Said {
 impl Visit for Said {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         match field.name() {
-            "message" => drop(write!(self.message, "{value:?}")),
+            // A field of that name may follow.
+            "message" if self.message.is_empty() => drop(write!(self.message, "{value:?}")),
             // Not recorded where there is none.
             "snapshot" => self.from_snapshot = true,
             _ => {}

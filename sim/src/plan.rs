@@ -114,7 +114,7 @@ impl Plan {
         };
         let mut mishaps: Vec<_> = Mishap::ALL.into_iter().filter(|_| dice.percent(40)).collect();
         // A link that was cut shows only after the keepalive's 40 seconds; such runs are long.
-        if dice.percent(70) {
+        if dice.percent(50) {
             mishaps.retain(|mishap| *mishap != Mishap::CutLink);
         }
         let producers = dice.within(1..=3);
@@ -122,8 +122,8 @@ impl Plan {
         let topics =
             names[..dice.index(names.len()) + 1].iter().map(|name| ((*name).to_owned(), 1 + i32::from(dice.percent(50)) * 2));
         let topics: Vec<_> = topics.collect();
-        let expiration = dice.percent(20).then(|| dice.millis(1_000..=8_000));
-        let largest_value = *dice.pick(&[16, 200, 2_000, 12_000]);
+        let expiration = dice.percent(30).then(|| dice.millis(1_000..=8_000));
+        let largest_value = *dice.pick(&[16, 200, 2_000, 12_000, 30_000]);
         Self {
             seed,
             storm: dice.millis(3_000..=10_000),
@@ -141,13 +141,13 @@ impl Plan {
             mishaps,
             mishap_pause: dice.millis(400..=4_000),
             largest_value,
-            broker_flags: broker_flags(&mut dice, expiration),
+            broker_flags: broker_flags(&mut dice, expiration, largest_value),
             producer_settings: (0..producers).map(|_| producer_settings(&mut dice)).collect(),
         }
     }
 }
 
-fn broker_flags(dice: &mut Dice, expiration: Option<Duration>) -> Vec<String> {
+fn broker_flags(dice: &mut Dice, expiration: Option<Duration>, largest_value: u64) -> Vec<String> {
     let mut flags = vec![
         "--data-dir=simulated".to_owned(),
         "--segment-bytes=1048576".to_owned(),
@@ -157,7 +157,8 @@ fn broker_flags(dice: &mut Dice, expiration: Option<Duration>) -> Vec<String> {
         format!("--default-partitions={}", dice.within(1..=3)),
         format!("--hold-ms={}", dice.pick(&[0, 20, 200, 1_000])),
     ];
-    if dice.percent(40) {
+    // Where segments fill, the oldest of them go.
+    if largest_value > 20_000 || dice.percent(40) {
         flags.push(format!("--retention-bytes={}", dice.within(1..=3) << 20));
     }
     if let Some(expiration) = expiration {

@@ -25,7 +25,7 @@ use crate::{
     conductor::Conductor,
     courier::Courier,
     dice::Dice,
-    plan::Plan,
+    plan::{Mishap, Plan},
     producer_host::ProducerHost,
     raw, readers, topics,
     weather::Weather,
@@ -81,7 +81,7 @@ impl World<'_> {
             .tcp_capacity(1_024)
             .enable_random_order()
             .build();
-        let began = Began { format: FORMAT, alone: true, expiration_ms: Some(expiration_ms(&plan)) };
+        let began = Began { format: FORMAT, alone: true, expiration_ms: expiration_ms(&plan) };
         chronicle.note(Event::Began(began));
 
         let broker = BrokerHost::new(&plan, weather.clone(), chronicle.clone(), dice.fork());
@@ -253,10 +253,15 @@ fn act(
     }
 }
 
-fn expiration_ms(plan: &Plan) -> u64 {
+/// How long an id lives for certain. None: a group that waits for a slow or a full disk has the time at which it began to wait, and
+/// so has every sign of life that joins it.
+fn expiration_ms(plan: &Plan) -> Option<u64> {
     let expiration = plan.expiration.unwrap_or(Duration::from_secs(24 * 3_600));
-    // The time of groups may run twice as fast as real time, to catch up with a wall clock that was set forward.
-    u64::try_from(expiration.as_millis()).expect("a day at most") / 2
+    // The time of groups may run twice as fast as real time, to catch up with a wall clock that was set forward; and a sign of life
+    // counts only if the last one is a 24th of the expiration ago.
+    let certain = (expiration * 23 / 48).saturating_sub(20 * plan.sync);
+    let may_wait = plan.mishaps.iter().any(|mishap| matches!(mishap, Mishap::SlowDisk | Mishap::FullDisk));
+    (!may_wait).then(|| u64::try_from(certain.as_millis()).expect("a day at most"))
 }
 
 /// Longer than anybody needs who found a connection that hangs.

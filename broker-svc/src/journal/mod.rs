@@ -10,6 +10,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`disk`] | what is asked of a disk; `real_disk` and [`sim_disk`] answer |
+//! | `direct` | writing past the page cache |
 //! | `names`, `identity`, `format_file` | which files are the journal's, of which format, and whose |
 //! | `position` | where a group ends, in a form that fits no other history |
 //! | `entry_codec`, `group_header`, `segment_header` | bytes of an entry, a group, a segment |
@@ -30,6 +31,7 @@ pub mod sim_disk;
 mod background;
 mod block;
 mod catalog;
+mod direct;
 mod entry_codec;
 mod error;
 mod format_file;

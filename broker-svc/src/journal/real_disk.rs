@@ -1,11 +1,15 @@
-//! The disk seam over the operating system. Owns nothing but the directory's path and handle.
+//! The disk seam over the operating system. Owns the directory's path and handle, and knows whether its file system takes writes past
+//! the page cache: whole blocks go past it (groups, and the zeros of spares), everything else through it.
 
 use std::{
     fs::{File, OpenOptions},
     io::{self, IoSlice},
     os::unix::fs::{FileExt, MetadataExt},
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use rustix::{
@@ -13,13 +17,18 @@ use rustix::{
     io::{Errno, retry_on_intr},
 };
 
-use super::disk::{Disk, DiskFile, FileSystem, LockGuard};
+use super::{
+    direct::{Direct, Outcome},
+    disk::{Disk, DiskFile, FileSystem, LockGuard},
+};
 
 /// A directory of this machine.
 #[derive(Debug)]
 pub struct RealDisk {
     path: PathBuf,
     directory: File,
+    /// The file system refused a write past the cache; it is not asked again.
+    refuses_direct: Arc<AtomicBool>,
 }
 
 impl RealDisk {
@@ -35,18 +44,22 @@ impl RealDisk {
             File::open(parent)?.sync_all()?;
         }
         let directory = File::open(&path)?;
-        Ok(Self { path, directory })
+        Ok(Self { path, directory, refuses_direct: Arc::default() })
+    }
+
+    fn file(&self, options: &OpenOptions, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let file = options.open(self.path.join(name))?;
+        Ok(Arc::new(RealFile::new(file, Arc::clone(&self.refuses_direct))))
     }
 }
 
 impl Disk for RealDisk {
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(self.path.join(name))?;
-        Ok(Arc::new(RealFile(file)))
+        self.file(OpenOptions::new().read(true).write(true).create_new(true), name)
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(RealFile(OpenOptions::new().read(true).write(true).open(self.path.join(name))?)))
+        self.file(OpenOptions::new().read(true).write(true), name)
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -102,27 +115,50 @@ struct FileLock {
 impl LockGuard for FileLock {}
 
 #[derive(Debug)]
-struct RealFile(File);
+struct RealFile {
+    file: File,
+    /// Held while a write is under way: a file has one writer, so nobody waits for it.
+    blocks: Mutex<Blocks>,
+    refuses_direct: Arc<AtomicBool>,
+}
 
-impl DiskFile for RealFile {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+/// How whole blocks are written to a file. Its first ones decide.
+#[derive(Debug)]
+enum Blocks {
+    Undecided,
+    PastTheCache(Direct),
+    ThroughTheCache,
+}
+
+impl RealFile {
+    const fn new(file: File, refuses_direct: Arc<AtomicBool>) -> Self {
+        Self { file, blocks: Mutex::new(Blocks::Undecided), refuses_direct }
     }
 
-    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-        let mut done = 0;
-        while done < buffer.len() {
-            match self.0.read_at(&mut buffer[done..], position + done as u64) {
-                Ok(0) => break,
-                Ok(n) => done += n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
+    fn write_blocks(&self, slices: &[IoSlice<'_>], position: u64) -> io::Result<Outcome> {
+        let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Blocks::Undecided = *blocks {
+            let direct = if self.refuses_direct.load(Ordering::Relaxed) { None } else { Direct::open(&self.file) };
+            *blocks = direct.map_or_else(|| self.refused(), Blocks::PastTheCache);
         }
-        Ok(done)
+        let Blocks::PastTheCache(direct) = &mut *blocks else { return Ok(Outcome::Refused) };
+        let outcome = direct.write(slices, position)?;
+        if outcome == Outcome::Refused {
+            *blocks = self.refused();
+        }
+        Ok(outcome)
     }
 
-    fn write_at(&self, slices: &[IoSlice<'_>], mut position: u64) -> io::Result<()> {
+    fn refused(&self) -> Blocks {
+        if !self.refuses_direct.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "the file system of the data directory takes no O_DIRECT writes: groups are written through the page cache"
+            );
+        }
+        Blocks::ThroughTheCache
+    }
+
+    fn write_through_cache(&self, slices: &[IoSlice<'_>], mut position: u64) -> io::Result<()> {
         for some in slices.chunks(MOST_SLICES) {
             let mut owned: Vec<IoSlice<'_>>;
             let mut rest: &[IoSlice<'_>] = some;
@@ -131,7 +167,7 @@ impl DiskFile for RealFile {
                 if left == 0 {
                     break;
                 }
-                let written = retry_on_intr(|| rustix::io::pwritev(&self.0, rest, position))?;
+                let written = retry_on_intr(|| rustix::io::pwritev(&self.file, rest, position))?;
                 if written == 0 {
                     return Err(io::ErrorKind::WriteZero.into());
                 }
@@ -146,30 +182,58 @@ impl DiskFile for RealFile {
         }
         Ok(())
     }
+}
+
+impl DiskFile for RealFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        let mut done = 0;
+        while done < buffer.len() {
+            match self.file.read_at(&mut buffer[done..], position + done as u64) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_at(&self, slices: &[IoSlice<'_>], position: u64) -> io::Result<()> {
+        let outcome = if Direct::takes(slices, position) { self.write_blocks(slices, position)? } else { Outcome::Refused };
+        match outcome {
+            Outcome::Written => Ok(()),
+            Outcome::Unaligned(written) => self.write_through_cache(&after(slices, written), position + written as u64),
+            Outcome::Refused => self.write_through_cache(slices, position),
+        }
+    }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        self.0.sync_all()
+        self.file.sync_all()
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
-        match retry_on_intr(|| rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, len)) {
+        match retry_on_intr(|| rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, len)) {
             // A file system that cannot reserve: the length is all there is.
-            Err(Errno::OPNOTSUPP) if self.len()? < len => self.0.set_len(len),
+            Err(Errno::OPNOTSUPP) if self.len()? < len => self.file.set_len(len),
             Err(Errno::OPNOTSUPP) => Ok(()),
             result => Ok(result?),
         }
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
 
     fn links(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.nlink())
+        Ok(self.file.metadata()?.nlink())
     }
 }
 
@@ -208,6 +272,8 @@ const KNOWN: [(u32, FileSystem); 12] = [
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -221,6 +287,90 @@ mod tests {
         let mut read = vec![0; bytes.len() + 9];
         assert_eq!(file.read_at(&mut read, 5).expect("read"), bytes.len());
         assert_eq!(read[..bytes.len()], bytes);
+    }
+
+    /// A disk in a temporary directory, and whether its file system takes writes past the cache.
+    fn disk() -> (tempfile::TempDir, RealDisk, bool) {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let disk = RealDisk::open(directory.path()).expect("opens");
+        let takes_direct = Direct::open(&tempfile::tempfile_in(directory.path()).expect("a temporary file")).is_some();
+        (directory, disk, takes_direct)
+    }
+
+    fn real_file(disk: &RealDisk, name: &str) -> RealFile {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(disk.path.join(name));
+        RealFile::new(file.expect("it opens"), Arc::clone(&disk.refuses_direct))
+    }
+
+    fn goes_past_the_cache(file: &RealFile) -> bool {
+        matches!(*file.blocks.lock().expect("nobody panicked"), Blocks::PastTheCache(_))
+    }
+
+    #[test]
+    fn whole_blocks_go_past_the_cache_and_everything_else_through_it() {
+        let (_directory, disk, takes_direct) = disk();
+        for (len, position, is_blocks) in [(4095, 0, false), (4096, 1, false), (0, 0, false), (4096, 8192, true)] {
+            let file = real_file(&disk, "a");
+            file.write_at(&[IoSlice::new(&[7; 5000][..len.min(3)]), IoSlice::new(&vec![7; len.saturating_sub(3)])], position)
+                .expect("written");
+            assert_eq!(goes_past_the_cache(&file), is_blocks && takes_direct, "{len} at {position}");
+        }
+        assert_eq!(disk.refuses_direct.load(Ordering::Relaxed), !takes_direct);
+    }
+
+    #[test]
+    fn a_file_system_that_takes_no_direct_writes_is_asked_once_and_written_through_the_cache() {
+        let (_directory, disk, _) = disk();
+        // A device of the kernel's own refuses at the opening, like a file system that cannot.
+        let null = OpenOptions::new().read(true).write(true).open("/dev/null").expect("it is everywhere");
+        let null = RealFile::new(null, Arc::clone(&disk.refuses_direct));
+        null.write_at(&[IoSlice::new(&[1; 4096])], 0).expect("it takes everything");
+        assert!(disk.refuses_direct.load(Ordering::Relaxed));
+        let file = real_file(&disk, "a");
+        file.write_at(&[IoSlice::new(&[1; 4096])], 4096).expect("written");
+        assert!(!goes_past_the_cache(&file));
+        let mut read = [0; 4096];
+        assert_eq!(file.read_at(&mut read, 4096).expect("read"), read.len());
+        assert_eq!(read, [1; 4096]);
+    }
+
+    #[test]
+    fn a_refusal_of_the_first_write_is_not_an_error_and_one_of_a_later_write_is() {
+        for before in [false, true] {
+            let (_directory, disk, takes_direct) = disk();
+            let file = real_file(&disk, "a");
+            if before {
+                file.write_at(&[IoSlice::new(&[1; 4096])], 0).expect("written");
+            }
+            // The kernel calls a place beyond all files invalid, past the cache and through it.
+            let error = file.write_at(&[IoSlice::new(&[1; 4096])], 1 << 63).expect_err("there is no such place");
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+            assert_eq!(goes_past_the_cache(&file), before && takes_direct);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn readers_see_what_was_written_whichever_way_it_went(
+            writes in prop::collection::vec((0..16_usize, 0..3_usize, 0..8_usize, 0..3_usize, any::<u8>()), 1..40),
+        ) {
+            let (_directory, disk, _) = disk();
+            let (writer, reader) = (real_file(&disk, "a"), disk.open("a").expect("there"));
+            writer.allocate(1 << 17).expect("there is room");
+            let mut expected = vec![0; 1 << 17];
+            for (block, beside, blocks, more, byte) in writes {
+                let (position, len) = (block * 4096 + beside, blocks * 4096 + more);
+                let bytes: Vec<u8> = (0..len).map(|i| byte.wrapping_add(i.to_le_bytes()[0])).collect();
+                let (one, other) = bytes.split_at(len / 3);
+                writer.write_at(&[IoSlice::new(one), IoSlice::new(&[]), IoSlice::new(other)], position as u64).expect("written");
+                expected[position..position + len].copy_from_slice(&bytes);
+                // All of it, so that all of it is in the cache before the next write.
+                let mut read = vec![0; expected.len()];
+                prop_assert_eq!(reader.read_at(&mut read, 0).expect("read"), expected.len());
+                prop_assert!(read == expected, "after {len} bytes at {position}");
+            }
+        }
     }
 
     #[test]

@@ -129,6 +129,8 @@ fn a_torn_group_is_kept_aside_cut_and_reported() {
     let copy = disk.content(&cut.copy).expect("kept");
     assert_eq!(copy, file[3 * 4096..][..copy.len()]);
     assert_eq!(broker.state.lines, states[2].lines);
+    let settled = disk.content(&segment(1)).expect("exists");
+    assert!(settled[3 * 4096..].iter().all(|byte| *byte == 0), "nothing of it is left behind the end");
     let broker = broker.reopen().expect("opens");
     assert_eq!(broker.report.cut, None, "it is settled");
 }

@@ -163,6 +163,15 @@ impl Stage {
         Ok(Request::InitProducer(request))
     }
 
+    /// Asks for a description of all topics.
+    pub(crate) fn describe(&mut self, who: &'static str) {
+        self.ask(who, Request::DescribeTopics { topics: Vec::new(), create: false, after: None });
+    }
+
+    pub(crate) fn is_answered(&self, who: &str) -> bool {
+        self.answers.contains_key(who)
+    }
+
     pub(crate) fn create(&mut self, topic: &str, partitions: i32) {
         let request = v1::CreateTopicRequest { topic: topic.to_owned(), partitions };
         self.ask("create", parse::create_topic(&request).expect("well-formed"));
@@ -210,6 +219,13 @@ impl Stage {
     pub(crate) fn restart(&mut self, options: Options) {
         self.sync_all();
         self.crash(options);
+    }
+
+    /// Stops in order, and starts again after this time.
+    pub(crate) fn stay_down(&mut self, time: Duration) {
+        self.sync_all();
+        self.now = Now { monotonic: self.now.monotonic.plus(time), wall: self.now.wall.plus(time) };
+        self.crash(self.options.clone());
     }
 
     /// What is not durable is gone, and so is who waits; then it starts again, from a snapshot taken halfway.

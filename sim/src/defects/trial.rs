@@ -16,8 +16,9 @@ use crate::{campaign::now, world::Outcome};
 
 /// Builds what is not built yet.
 pub(super) fn prepare() -> anyhow::Result<()> {
+    // Together with this program: alone, what both stand on would have other features, and be built a second time.
     let mut build = cargo("build", "oncelog-model");
-    build.args(if cfg!(debug_assertions) { &[][..] } else { &["--release"] });
+    build.args(["-p", "oncelog-sim"]).args(if cfg!(debug_assertions) { &[][..] } else { &["--release"] });
     ensure!(build.status()?.success(), "the model cannot be built");
     Ok(())
 }
@@ -26,7 +27,8 @@ pub(super) fn prepare() -> anyhow::Result<()> {
 pub(super) fn hold(defect: Defect, judge: &Judge) -> anyhow::Result<Option<String>> {
     match judge {
         Judge::Seeds(most) => simulate(defect, *most),
-        Judge::Scenario(scenario) => explore(defect, scenario),
+        Judge::Scenario(scenario) => explore(defect, scenario, &["--small"]),
+        Judge::LargeScenario(scenario) => explore(defect, scenario, &[]),
         Judge::Test(test) => fail(defect, test),
     }
 }
@@ -47,9 +49,9 @@ fn simulate(defect: Defect, most: u64) -> anyhow::Result<Option<String>> {
     Ok(None)
 }
 
-fn explore(defect: Defect, scenario: &str) -> anyhow::Result<Option<String>> {
+fn explore(defect: Defect, scenario: &str, bounds: &[&str]) -> anyhow::Result<Option<String>> {
     let model = env::current_exe().context("finding this program")?.with_file_name("oncelog-model");
-    let Some(output) = watch(Command::new(model).args(["--small", scenario]).arg(format!("--defect={defect}")))? else {
+    let Some(output) = watch(Command::new(model).args(bounds).arg(scenario).arg(format!("--defect={defect}")))? else {
         return Ok(Some(format!("model, `{scenario}`: an exploration that does not end")));
     };
     let text = String::from_utf8_lossy(&output.stderr);
@@ -61,7 +63,7 @@ fn explore(defect: Defect, scenario: &str) -> anyhow::Result<Option<String>> {
 fn fail(defect: Defect, test: &Test) -> anyhow::Result<Option<String>> {
     let run = |defect: Option<Defect>| {
         let mut run = cargo("test", test.package);
-        run.args(["--test", test.target, "--", "--exact", test.name]).env_remove(ENVIRONMENT);
+        run.args(test.target).args(["--", "--exact", &test.name]).env_remove(ENVIRONMENT);
         let output = run.envs(defect.map(|defect| (ENVIRONMENT, defect.to_string()))).output()?;
         let text = String::from_utf8_lossy(&output.stdout);
         let is_told = |result: &str| text.lines().any(|line| line.starts_with(result));
@@ -123,6 +125,6 @@ fn name(failure: &str) -> String {
     format!("\"{}{dots}\"", short.replace('|', "/"))
 }
 
-/// A run takes a second, and a small scenario some.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// A run takes a second, and a scenario some. On a machine that is busy with other things this is not to be reached either.
+const PATIENCE: Duration = Duration::from_secs(600);
 const SHORT: usize = 100;
