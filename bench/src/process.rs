@@ -6,6 +6,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::Stdio,
+    sync::atomic::{AtomicU16, Ordering},
     time::{Duration, Instant},
 };
 
@@ -130,13 +131,20 @@ impl Usage {
     }
 }
 
-/// An address on the loopback on which nobody listens.
+/// An address on the loopback on which nobody listens, and which no outgoing connection is given before a server takes it: its
+/// port is below those that the kernel hands out. Each call gives another one, until all were given once.
 ///
 /// # Errors
 /// All ports are taken.
 pub fn free_address() -> anyhow::Result<SocketAddr> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    Ok(listener.local_addr()?)
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    // Another bench on this machine begins elsewhere.
+    let first = (std::process::id() % u32::from(PORTS)) as u16;
+    (0..PORTS)
+        .map(|_| FIRST_PORT + (first + GIVEN.fetch_add(1, Ordering::Relaxed) % PORTS) % PORTS)
+        .map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+        .find(|address| TcpListener::bind(address).is_ok())
+        .with_context(|| format!("the {PORTS} ports from {FIRST_PORT} on are taken"))
 }
 
 /// Does anybody listen there?
@@ -157,5 +165,20 @@ pub async fn http_get(address: SocketAddr, path: &str) -> Option<String> {
     timeout(Duration::from_secs(5), exchange).await.ok()?
 }
 
+/// Linux gives 32768 and above to outgoing connections.
+const FIRST_PORT: u16 = 20_000;
+const PORTS: u16 = 12_000;
 const PATIENCE: Duration = Duration::from_secs(600);
 const STOP_PATIENCE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_given_once_and_are_none_that_an_outgoing_connection_gets() {
+        let (one, another) = (free_address().expect("a port"), free_address().expect("a port"));
+        assert_ne!(one, another);
+        assert!([one, another].iter().all(|address| (20_000..32_768).contains(&address.port())));
+    }
+}

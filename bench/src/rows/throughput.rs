@@ -62,13 +62,15 @@ fn produce(name: &'static str, about: &'static str, record_bytes: usize, records
     let group_bytes = group_size();
     let produce = Calling { group_bytes: group_bytes.clone(), ..oncelog(Calls::Produce(PEAK), &[]) };
     let on_streams = Calls::Produce(produce::Shape { transport: Transport::Stream, ..PEAK });
+    // What does less is done sooner: four times as much, and it still takes a fraction of the time.
+    let long = Load { records: records * 4, ..load };
     let entries = vec![
         Entry::new(names::ONCELOG, DURABILITY, load, produce),
         Entry::new("oncelog, ProduceStream", DURABILITY, load, oncelog(on_streams, &[])),
-        Entry::new(names::ECHO, NOTHING, load, calling(Calls::Produce(PEAK), Side::Sink)),
-        Entry::new("bare echo, ProduceStream", NOTHING, load, calling(on_streams, Side::Sink)),
-        Entry::new(names::JOURNAL_LOOP, "on disk: fdatasync for each group of oncelog's size", load, JournalLoop { group_bytes }),
-        Entry::new(names::FIO, "on disk: fdatasync for each 512 KiB", load, Fio { write_bytes: 512 << 10 }),
+        Entry::new(names::ECHO, NOTHING, long, calling(Calls::Produce(PEAK), Side::Sink)),
+        Entry::new("bare echo, ProduceStream", NOTHING, long, calling(on_streams, Side::Sink)),
+        Entry::new(names::JOURNAL_LOOP, "on disk: fdatasync for each group of oncelog's size", long, JournalLoop { group_bytes }),
+        Entry::new(names::FIO, "on disk: fdatasync for each 512 KiB", long, Fio { write_bytes: 512 << 10 }),
     ];
     Row { name, about, metric: Metric::PayloadRate, round_seconds: 15, takes_peers: false, entries }
 }

@@ -31,7 +31,8 @@ func (p *rabbitmqPeer) prepare(l load) error {
 	}
 	perConnection := min(maxPerConnection, int((l.partitions+p.lanes-1)/p.lanes))
 	p.environment, err = stream.NewEnvironment(stream.NewEnvironmentOptions().SetHost(host).SetPort(port).
-		SetMaxProducersPerClient(perConnection).SetMaxConsumersPerClient(maxPerConnection))
+		SetMaxProducersPerClient(perConnection).SetMaxConsumersPerClient(maxPerConnection).
+		SetReadBuffer(socketBufferBytes).SetWriteBuffer(socketBufferBytes))
 	if err != nil {
 		return err
 	}
@@ -125,6 +126,10 @@ const maxPerConnection = 200
 
 // Chunks on the way to the reader: they are small if the producer was not pushed back, and each one's credit is a round trip.
 const readAheadChunks = 1000
+
+// socketBufferBytes instead of the client's own 8 and 64 KiB, which are less than one segment on the loopback: the kernel then sends a
+// window at a time, five times a second.
+const socketBufferBytes = 4 << 20
 
 // A record too many would follow the last one at once, from the same or the next chunk.
 const tooMany = 50 * time.Millisecond
