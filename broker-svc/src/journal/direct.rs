@@ -1,5 +1,6 @@
-//! Writing past the page cache. The copy into new pages of the cache takes several times as long as the disk takes for the same
-//! bytes, and what it pushes out of the memory is what readers look for.
+//! Writing past the page cache. The copy of a large group into new pages of the cache takes several times as long as the disk takes
+//! for the same bytes. A small one is copied in no time, and a follower wants it at once: it stays in the cache, where no read of it
+//! goes to the disk.
 //!
 //! The kernel hands the bytes to the device from where they are, so it wants their address, their length and their place in the file
 //! to be multiples of the device's block. Only the last two are the writer's to give; for the first they are gathered here, in one
@@ -53,10 +54,10 @@ impl Direct {
         Some(Self { file: opened.into(), buffer: Aligned::default(), proven: false })
     }
 
-    /// May this be written past the cache? A place and a length in whole blocks, and no more than a group has.
+    /// Is this to be written past the cache? A place and a length in whole blocks, enough of them, and no more than a group has.
     pub(super) fn takes(slices: &[IoSlice<'_>], position: u64) -> bool {
         let len = len(slices);
-        position.is_multiple_of(ALIGNMENT as u64) && len.is_multiple_of(ALIGNMENT) && (ALIGNMENT..=MOST_BYTES).contains(&len)
+        position.is_multiple_of(ALIGNMENT as u64) && len.is_multiple_of(ALIGNMENT) && (LEAST_BYTES..=MOST_BYTES).contains(&len)
     }
 
     /// Writes all slices, one behind the other, in one write.
@@ -121,6 +122,8 @@ fn len(slices: &[IoSlice<'_>]) -> usize {
 
 /// In bytes. No disk in use has larger blocks; one that has refuses.
 const ALIGNMENT: usize = 4096;
+/// From here on the copy takes longer than a follower's read from the disk. A group of one call of the largest usual size has as much.
+pub(super) const LEAST_BYTES: usize = 256 << 10;
 /// The largest group and the block of zeros behind it.
 const MOST_BYTES: usize = MAX_GROUP_BYTES as usize + ALIGNMENT;
 
@@ -133,7 +136,13 @@ mod tests {
         let zeros = vec![0; MOST_BYTES + ALIGNMENT];
         assert!(Direct::takes(&[IoSlice::new(&zeros[..MOST_BYTES])], 0));
         assert!(!Direct::takes(&[IoSlice::new(&zeros)], 0));
-        assert!(!Direct::takes(&[IoSlice::new(&zeros[..0])], 0));
+    }
+
+    #[test]
+    fn a_small_group_stays_in_the_cache() {
+        let zeros = vec![0; LEAST_BYTES];
+        assert!(Direct::takes(&[IoSlice::new(&zeros)], 0));
+        assert!(!Direct::takes(&[IoSlice::new(&zeros[ALIGNMENT..])], 0));
     }
 
     #[test]

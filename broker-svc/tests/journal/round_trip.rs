@@ -76,6 +76,38 @@ fn the_same_works_on_a_real_disk() {
     }
 }
 
+/// Much that is written goes past the page cache, and what is read comes through it: a reader at the heels of the writer, whose reads bring
+/// blocks into the cache that are about to be written, never meets what stood there before.
+#[test]
+fn a_reader_that_follows_on_a_real_disk_sees_what_was_written() {
+    const BATCHES: i64 = 150;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let disk = Arc::new(RealDisk::open(directory.path()).expect("opens"));
+    let options = Options { segment_bytes: 4 << 20, ballast_bytes: 0, ..Options::new(7) };
+    let mut state = State::default();
+    let (mut journal, _) = open(disk, options, &mut state, &mut |_| {}).expect("opens");
+    let len = |number: i64| 100 + usize::try_from(number * 79_190 % 600_000).expect("small");
+    let reader = journal.reader();
+    let follower = std::thread::spawn(move || {
+        let mut next = 0;
+        while next < BATCHES {
+            for batch in reader.read(PartitionId(0), offset(next), 1 << 20).expect("never damaged, never stale") {
+                assert_eq!(batch.data, payload(next, len(next)));
+                next += 1;
+            }
+        }
+    });
+    for number in 0..BATCHES {
+        let data = payload(number, len(number));
+        let mut draft = GroupDraft::new(journal.group_limit());
+        draft.append(append(0, number, &data), Bytes::from(data));
+        let time = Timestamp::from_micros(u64::try_from(number).expect("not negative"));
+        journal.write(&draft.finish(time)).expect("written");
+        journal.sync().expect("synced");
+    }
+    follower.join().expect("it read everything");
+}
+
 #[test]
 fn a_read_goes_across_groups_blocks_segments_and_openings() {
     let disk = SimDisk::new();
