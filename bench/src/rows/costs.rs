@@ -40,7 +40,7 @@ fn fetch(scale: Scale, name: &'static str, about: &'static str, partitions: u32)
         fetch(WARM_PACKED, Form::Packed, false),
         fetch("Fetch, plain, warm", Form::Plain, false),
     ];
-    Row { name, about, metric: Metric::PayloadRate, round_seconds: 18, takes_peers: false, entries }
+    Row { name, about, metric: Metric::PayloadRate, round_seconds: 15, takes_peers: false, entries }
 }
 
 fn producers(scale: Scale) -> Row {
@@ -54,7 +54,7 @@ fn producers(scale: Scale) -> Row {
         name: "producers",
         about: "Produce calls, 8 partitions, records of 1 KiB, to a broker that knows so many producers, each with a window.",
         metric: Metric::PayloadRate,
-        round_seconds: 40,
+        round_seconds: 36,
         takes_peers: false,
         entries: [(ONE_PRODUCER, 1), ("1,000 known", 1_000), many].map(entry).into(),
     }
@@ -73,7 +73,7 @@ fn starting(scale: Scale) -> Row {
         about: "From the start of the broker's process until it is ready, nothing in the kernel's memory; the full journal has \
                 10 GiB (1 GiB with --quick).",
         metric: Metric::Seconds,
-        round_seconds: 45,
+        round_seconds: 40,
         takes_peers: false,
         entries: vec![
             start(EMPTY, State::Empty),

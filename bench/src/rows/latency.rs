@@ -33,7 +33,7 @@ fn acknowledgement(scale: Scale) -> Row {
         name: "latency-produce",
         about: "Produce calls of 32 KiB at shares of the peak; a lone write of as much with its fdatasync beside it.",
         metric: Metric::P50,
-        round_seconds: 24,
+        round_seconds: 20,
         takes_peers: false,
         entries: vec![
             Entry::new(PEAK_ENTRY, DURABILITY, load, produce()),
@@ -59,7 +59,7 @@ fn whole_path(scale: Scale, peers: &Peers) -> Row {
         name: "latency-path",
         about: "20,000 records of 100 B a second through both services, one a message, linger.ms 0.",
         metric: Metric::P50,
-        round_seconds: 70,
+        round_seconds: 60,
         takes_peers: true,
         entries,
     }
@@ -76,7 +76,7 @@ fn tail(scale: Scale) -> Row {
         name: "fetch-tail",
         about: "1,000 calls of 4 KiB a second into one partition: until they are acknowledged, and until a follower has them.",
         metric: Metric::P50,
-        round_seconds: 16,
+        round_seconds: 14,
         takes_peers: false,
         entries: vec![
             Entry::new("acknowledged", DURABILITY, load, oncelog(Calls::Produce(shape), &[])),

@@ -93,5 +93,5 @@ fn path(name: &'static str, about: &'static str, record_bytes: usize, records: u
     let mut entries =
         vec![Entry::new(names::ONCELOG_MANY, DURABILITY, load, by(32)), Entry::new(names::ONCELOG_ONE, DURABILITY, one, by(1))];
     entries.extend(peers.entries(load));
-    Row { name, about, metric: Metric::RecordRate, round_seconds: 60, takes_peers: true, entries }
+    Row { name, about, metric: Metric::RecordRate, round_seconds: 55, takes_peers: true, entries }
 }

@@ -72,7 +72,7 @@ fn produce(name: &'static str, about: &'static str, record_bytes: usize, records
         Entry::new(names::JOURNAL_LOOP, "on disk: fdatasync for each group of oncelog's size", long, JournalLoop { group_bytes }),
         Entry::new(names::FIO, "on disk: fdatasync for each 512 KiB", long, Fio { write_bytes: 512 << 10 }),
     ];
-    Row { name, about, metric: Metric::PayloadRate, round_seconds: 15, takes_peers: false, entries }
+    Row { name, about, metric: Metric::PayloadRate, round_seconds: 12, takes_peers: false, entries }
 }
 
 fn sustained(scale: Scale) -> Row {
@@ -92,7 +92,7 @@ fn sustained(scale: Scale) -> Row {
         name: "sustained-1k",
         about: "Produce calls, 8 partitions, records of 1 KiB, over more than ten segments with retention at work.",
         metric: Metric::PayloadRate,
-        round_seconds: 28,
+        round_seconds: 24,
         takes_peers: false,
         entries: vec![
             Entry::new(names::ONCELOG, DURABILITY, load, produce),
@@ -122,7 +122,7 @@ fn partitions(scale: Scale) -> Row {
         name: "partitions",
         about: "Produce calls of 256 KiB over so many partitions, records of 1 KiB.",
         metric: Metric::PayloadRate,
-        round_seconds: 28,
+        round_seconds: 22,
         takes_peers: false,
         entries: counts.map(entry).into(),
     }
@@ -139,7 +139,7 @@ fn stream((name, about): (&'static str, &'static str), message_records: usize, r
         Entry::new(names::RELAY, NOTHING, load, calling(Calls::Stream(shape), Side::Relay)),
         Entry::new(names::ECHO, NOTHING, load, calling(Calls::Stream(shape), Side::Sink)),
     ];
-    Row { name, about, metric: Metric::RecordRate, round_seconds: 13, takes_peers: false, entries }
+    Row { name, about, metric: Metric::RecordRate, round_seconds: 10, takes_peers: false, entries }
 }
 
 fn send((name, about): (&'static str, &'static str), callers: usize, records: u64) -> Row {
@@ -150,7 +150,7 @@ fn send((name, about): (&'static str, &'static str), callers: usize, records: u6
         Entry::new(names::RELAY, NOTHING, load, calling(Calls::Send, Side::Relay)),
         Entry::new(names::ECHO, NOTHING, load, calling(Calls::Send, Side::Sink)),
     ];
-    Row { name, about, metric: Metric::RecordRate, round_seconds: 18, takes_peers: false, entries }
+    Row { name, about, metric: Metric::RecordRate, round_seconds: 14, takes_peers: false, entries }
 }
 
 fn snappy(scale: Scale) -> Row {
@@ -165,7 +165,7 @@ fn snappy(scale: Scale) -> Row {
         name: "snappy",
         about: "SendStream, 32 JSON events of 1 KiB a message, by compression.type.",
         metric: Metric::RecordRate,
-        round_seconds: 16,
+        round_seconds: 13,
         takes_peers: false,
         entries: ["none", "snappy", "lz4", "zstd"].map(entry).into(),
     }

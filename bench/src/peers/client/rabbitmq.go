@@ -127,7 +127,7 @@ const maxPerConnection = 200
 // Chunks on the way to the reader: they are small if the producer was not pushed back, and each one's credit is a round trip.
 const readAheadChunks = 1000
 
-// socketBufferBytes instead of the client's own 8 and 64 KiB, which are less than one segment on the loopback: the kernel then sends a
+// socketBufferBytes instead of the client's own 8 KiB, which are less than one segment on the loopback: the kernel then sends a
 // window at a time, five times a second.
 const socketBufferBytes = 4 << 20
 
