@@ -1,6 +1,9 @@
 //! What the records say: a value carries its number, so that it can be told whether each one came back, once, byte for byte.
 
-use std::fmt::Write as _;
+use std::{
+    fmt::Write as _,
+    sync::{Arc, LazyLock},
+};
 
 use bytes::{Bytes, BytesMut};
 use oncelog_proto::{
@@ -9,31 +12,27 @@ use oncelog_proto::{
 };
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
-/// Values of one length. The same number always gives the same bytes.
+/// Values of one length. The same number always gives the same bytes. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Values {
-    /// Taken in turn; each has room for the number at `stamp`.
-    variants: Vec<Vec<u8>>,
+    /// Value `n` is cut out of it at `n * step % places`.
+    source: Arc<[u8]>,
+    step: u64,
+    places: u64,
+    bytes: usize,
+    /// Where the number goes.
     stamp: usize,
 }
 
 impl Values {
-    /// Bytes that no compression makes smaller.
+    /// Bytes that no compression makes smaller, neither those of one value nor those of many beside each other: whoever
+    /// compresses by default must have no less to write than the others.
     ///
     /// # Panics
-    /// `bytes` is below [`MIN_BYTES`].
+    /// `bytes` is below [`MIN_BYTES`] or above a megabyte.
     pub fn random(bytes: usize) -> Self {
-        assert!(bytes >= MIN_BYTES, "a value of {bytes} bytes has no room for its number");
-        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
-        let mut next = || {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            random.to_le_bytes()[3]
-        };
-        // One value over and over would be compressed to next to nothing.
-        let variants = (0..RANDOM_BYTES.div_ceil(bytes)).map(|_| (0..bytes).map(|_| next()).collect()).collect();
-        Self { variants, stamp: 0 }
+        assert!((MIN_BYTES..=MAX_BYTES).contains(&bytes), "a value of {bytes} bytes: {MIN_BYTES} to {MAX_BYTES} are possible");
+        Self { source: Arc::clone(&NOISE), step: NOISE_STEP, places: (NOISE_BYTES - bytes) as u64, bytes, stamp: 0 }
     }
 
     /// Events as services write them, in JSON: names repeat, ids and amounts do not.
@@ -65,12 +64,14 @@ impl Values {
             let _ = write!(text, "{:1$}}}", "", bytes - text.len() - 1);
             text.into_bytes()
         };
-        Self { variants: (0..JSON_VARIANTS).map(variant).collect(), stamp: JSON_STAMP }
+        let source: Vec<u8> = (0..JSON_VARIANTS).flat_map(variant).collect();
+        let (step, places) = (bytes as u64, source.len() as u64);
+        Self { source: source.into(), step, places, bytes, stamp: JSON_STAMP }
     }
 
     /// Length of each.
     pub fn len(&self) -> usize {
-        self.variants[0].len()
+        self.bytes
     }
 
     /// False: a value has at least a number.
@@ -129,8 +130,8 @@ impl Values {
     }
 
     fn variant(&self, number: u64) -> &[u8] {
-        let variants = self.variants.len() as u64;
-        &self.variants[usize::try_from(number % variants).expect("below a length")]
+        let start = usize::try_from(number.wrapping_mul(self.step) % self.places).expect("within the source");
+        &self.source[start..start + self.bytes]
     }
 
     fn stamp(&self, value: &mut [u8], number: u64) {
@@ -141,6 +142,23 @@ impl Values {
     }
 }
 
+/// Consecutive values lie so far apart, with a prime that no length of a record divides.
+const NOISE_STEP: u64 = 4_099;
+/// Values come by the same place again after some thousands: after more than any batch holds of records of 1 KiB.
+const NOISE_BYTES: usize = 16 << 20;
+static NOISE: LazyLock<Arc<[u8]>> = LazyLock::new(|| {
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        // The generator's low bits are the weaker ones.
+        random.wrapping_mul(0x2545_f491_4f6c_dd1d).to_be_bytes()
+    };
+    (0..NOISE_BYTES / 8).flat_map(|_| next()).collect()
+});
+/// Longest random value, in bytes.
+pub const MAX_BYTES: usize = 1 << 20;
 /// Shortest random value, in bytes: the number in hexadecimal digits.
 pub const MIN_BYTES: usize = STAMP_BYTES;
 /// Shortest event, in bytes.
@@ -148,8 +166,6 @@ pub const MIN_JSON_BYTES: usize = 32;
 const STAMP_BYTES: usize = 16;
 const JSON_STAMP: usize = 7;
 const JSON_VARIANTS: usize = 512;
-/// Of different values: more than any batch has, and than any compression looks back.
-const RANDOM_BYTES: usize = 8 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -189,12 +205,21 @@ mod tests {
     }
 
     #[test]
-    fn events_can_be_compressed_and_random_values_cannot() {
-        let len = |values: &Values| values.packed(0, 1, 32, Compression::Snappy).data.len();
-        assert!(len(&Values::json(1024)) < 32 * 1024 / 2);
-        assert!(len(&Values::random(1024)) >= 32 * 1024);
-        // Nor those that a lane of eight gets: all but the number.
-        assert!(Values::random(100).packed(0, 8, 10_000, Compression::Zstd).data.len() > 800_000);
+    fn events_can_be_compressed_and_random_values_cannot_however_many_stand_beside_each_other() {
+        let share = |values: &Values, step, count, compression| {
+            values.packed(7, step, count, compression).data.len() as f64 / (count * values.encoded_len()) as f64
+        };
+        for compression in [Compression::Snappy, Compression::Lz4, Compression::Zstd] {
+            assert!(share(&Values::json(1024), 1, 32, compression) < 0.5, "{compression:?}");
+            // The number itself is sixteen digits, and what frames a record is always the same.
+            for (bytes, least) in [(1024, 0.97), (100, 0.8)] {
+                // As a producer packs them that sends to eight partitions in turn.
+                for step in [1, 8] {
+                    let share = share(&Values::random(bytes), step, (512 << 10) / bytes, compression);
+                    assert!(share > least, "{compression:?} makes {bytes} bytes to {share}");
+                }
+            }
+        }
         assert!(serde_json::from_slice::<serde_json::Value>(&Values::json(1024).record(77).value.expect("one")).is_ok());
     }
 }
