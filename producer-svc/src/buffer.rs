@@ -45,9 +45,8 @@ impl Buffer {
     /// or the line is full.
     pub(crate) async fn reserve(&self, bytes: usize, deadline: Instant) -> Result<Reserved, Fault> {
         let permits = self.permits(bytes)?;
-        // Nobody overtakes: where there is a line, this fails although there might be enough for a small one.
-        if let Ok(permit) = Arc::clone(&self.free).try_acquire_many_owned(permits) {
-            return Ok(Reserved(permit));
+        if let Some(reserved) = self.try_reserve(bytes) {
+            return Ok(reserved);
         }
         let _place = self.line_up(bytes)?;
         match timeout_at(deadline, Arc::clone(&self.free).acquire_many_owned(permits)).await {
@@ -57,6 +56,13 @@ impl Buffer {
                     .full(format!("buffer.memory, {} bytes, is full and did not become free within max.block.ms", self.capacity)))
             }
         }
+    }
+
+    /// Takes `bytes` if they are free and nobody waits for any.
+    pub(crate) fn try_reserve(&self, bytes: usize) -> Option<Reserved> {
+        let permits = u32::try_from(bytes).ok()?;
+        // Nobody overtakes: where there is a line, this fails although there might be enough for a small one.
+        Arc::clone(&self.free).try_acquire_many_owned(permits).ok().map(Reserved)
     }
 
     /// Takes a place in the line for records of `bytes` that wait, until it is dropped.
@@ -100,6 +106,16 @@ impl Buffer {
 }
 
 impl Reserved {
+    /// How many.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.num_permits()
+    }
+
+    /// Makes one of two; both are of one [`Buffer`].
+    pub(crate) fn add(&mut self, other: Self) {
+        self.0.merge(other.0);
+    }
+
     /// Leaves the bytes taken until [`Buffer::free`] gives them back.
     pub(crate) fn keep(self) {
         self.0.forget();

@@ -24,17 +24,22 @@ use crate::{
     topics::Topics,
 };
 
-/// The records of a `Send`: checked, paid for, and about to be the session's.
+/// Records of one topic, checked and paid for: those of a `Send`, or of several that go together.
 #[derive(Debug)]
-pub(crate) struct HandOver {
+pub(crate) struct Prepared {
     pub(crate) topic: TopicName,
     /// How many partitions the topic has.
     pub(crate) count: PartitionCount,
-    /// The partition that the caller named; it exists.
-    pub(crate) partition: Option<PartitionIndex>,
-    pub(crate) records: Vec<Record>,
+    /// Each with the partition that its caller named; it exists.
+    pub(crate) records: Vec<(Option<PartitionIndex>, Record)>,
     /// What the records take of `buffer.memory`.
     pub(crate) reserved: Reserved,
+}
+
+/// Records that are about to be the session's.
+#[derive(Debug)]
+pub(crate) struct HandOver {
+    pub(crate) prepared: Prepared,
     /// Told once: one outcome for each record. Dropped without a word when the process ends before it is known.
     pub(crate) outcomes: oneshot::Sender<Vec<RecordOutcome>>,
 }
@@ -104,9 +109,11 @@ impl Running {
     }
 
     fn take(&mut self, hand_over: HandOver) {
-        let HandOver { topic, count, partition, records, reserved, outcomes } = hand_over;
+        let HandOver { prepared: Prepared { topic, count, records, reserved }, outcomes } = hand_over;
         let partitioner = &mut self.driver.partitioner;
-        let routed = |record: Record| (partition.unwrap_or_else(|| partitioner.choose(&topic, count, &record)), record);
+        let routed = |(named, record): (Option<PartitionIndex>, Record)| {
+            (named.unwrap_or_else(|| partitioner.choose(&topic, count, &record)), record)
+        };
         let records = records.into_iter().map(routed).collect();
         let id = SendId(self.next_send);
         self.next_send += 1;
@@ -194,5 +201,5 @@ impl Running {
     }
 }
 
-/// `Send`s taken in before the session's wishes are looked at again.
+/// Hand-overs taken in before the session's wishes are looked at again.
 const BURST: usize = 256;

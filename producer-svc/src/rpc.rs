@@ -41,7 +41,7 @@ impl ProducerService for Rpc {
         // As long as they waited, they were still on their way in.
         drop(arrived);
         let sent = match admitted {
-            Ok(outcomes) => outcome::sent(outcomes.await.ok(), count),
+            Ok(outcomes) => outcome::sent(outcomes.await.ok().as_deref(), count),
             Err(fault) => Err(Failure::not_taken_in(fault, count)),
         };
         sent.map(Response::new).map_err(|failure| failure.to_status())

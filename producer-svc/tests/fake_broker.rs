@@ -247,6 +247,29 @@ async fn a_stream_is_answered_in_order_and_a_failed_request_in_its_place() {
 }
 
 #[tokio::test]
+async fn a_stream_goes_on_where_memory_holds_three_of_its_requests() {
+    let broker = FakeBroker::honest(1).await;
+    let cost = producer_svc::session::record_cost(&request("t", None, "00000").records[0]);
+    let memory = (3 * cost + cost / 2).to_string();
+    let settings = [("linger.ms", "0"), ("max.request.size", "100"), ("batch.size", "100"), ("buffer.memory", memory.as_str())];
+    let (_producer, mut client) = broker.producer(&settings).await;
+    // All of them are there at once, so they would go together if there were room.
+    let requests = (0..100).map(|i| {
+        let SendRequest { topic, records, .. } = request("t", None, &format!("{i:05}"));
+        SendStreamRequest { topic, records, ..SendStreamRequest::default() }
+    });
+    let mut answers = client.send_stream(tokio_stream::iter(requests)).await.expect("a stream").into_inner();
+    for i in 0..100 {
+        let answer = timeout(Duration::from_secs(20), answers.next()).await.expect("none waits for itself");
+        match answer.expect("an answer").expect("no status").outcome.expect("an outcome") {
+            Outcome::Sent(sent) => assert_eq!(sent.records[0].offset, i),
+            Outcome::Failed(failed) => panic!("request {i}: {failed:?}"),
+        }
+    }
+    assert!(answers.next().await.is_none());
+}
+
+#[tokio::test]
 async fn a_deadline_ends_the_wait_and_not_the_life_of_the_record() {
     let broker = FakeBroker::honest(1).await;
     let (_producer, mut client) = broker.producer(&[("linger.ms", "400")]).await;

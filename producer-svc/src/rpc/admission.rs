@@ -20,7 +20,7 @@ use crate::{
     broker_client::BrokerClient,
     buffer::Buffer,
     config::Settings,
-    driver::HandOver,
+    driver::{HandOver, Prepared},
     session::{RecordOutcome, record_cost},
     topics::Topics,
 };
@@ -61,6 +61,15 @@ impl Admission {
     /// Nothing was handed over: the request is wrong, its topic or partition does not exist, too much is waiting already, or
     /// `max.block.ms` passed before the broker told its partitions or memory was free.
     pub(crate) async fn admit(&self, request: SendRequest) -> Result<oneshot::Receiver<Vec<RecordOutcome>>, Fault> {
+        let prepared = self.prepare(request).await?;
+        self.hand_over(prepared).await
+    }
+
+    /// Checks a request and waits for all that it needs.
+    ///
+    /// # Errors
+    /// As [`Self::admit`].
+    pub(crate) async fn prepare(&self, request: SendRequest) -> Result<Prepared, Fault> {
         let Checked { topic, partition, cost } = check(&request, self.max_request_size)?;
         // One time for both waits (C51).
         let deadline = Instant::now() + self.max_block;
@@ -84,9 +93,34 @@ impl Admission {
             waited = waits => waited?,
             () = self.inbox.closed() => return Err(ending()),
         };
+        let records = request.records.into_iter().map(|record| (partition, record)).collect();
+        Ok(Prepared { topic, count, records, reserved })
+    }
+
+    /// Puts the records of a request behind those of earlier ones, to be handed over with them, if it goes to the same topic and
+    /// need not wait for anything.
+    ///
+    /// # Errors
+    /// The request, as it came: it has to be prepared by itself, or there is something wrong with it.
+    pub(crate) fn join(&self, earlier: &mut Prepared, request: SendRequest) -> Result<(), SendRequest> {
+        let Ok(partition) = request.partition.map(PartitionIndex::new).transpose() else { return Err(request) };
+        if request.topic != earlier.topic.as_str() || partition.is_some_and(|partition| !earlier.count.contains(partition)) {
+            return Err(request);
+        }
+        let Ok(cost) = check_records(&request.records, self.max_request_size) else { return Err(request) };
+        let Some(reserved) = self.buffer.try_reserve(cost) else { return Err(request) };
+        earlier.reserved.add(reserved);
+        earlier.records.extend(request.records.into_iter().map(|record| (partition, record)));
+        Ok(())
+    }
+
+    /// Hands over what is prepared, and tells where the outcomes will be told: of all the records together.
+    ///
+    /// # Errors
+    /// Nothing more is let in.
+    pub(crate) async fn hand_over(&self, prepared: Prepared) -> Result<oneshot::Receiver<Vec<RecordOutcome>>, Fault> {
         let (outcomes, receiver) = oneshot::channel();
-        let hand_over = HandOver { topic, count, partition, records: request.records, reserved, outcomes };
-        self.inbox.send(hand_over).await.map_err(|_| ending())?;
+        self.inbox.send(HandOver { prepared, outcomes }).await.map_err(|_| ending())?;
         Ok(receiver)
     }
 
@@ -115,17 +149,23 @@ pub(crate) fn check(request: &SendRequest, max_request_size: usize) -> Result<Ch
         .map(PartitionIndex::new)
         .transpose()
         .map_err(|e| Fault::new(ErrorCode::UnknownTopicOrPartition, format!("topic {topic}: {e}")).with("topic", &topic))?;
-    let count = request.records.len();
+    let cost = check_records(&request.records, max_request_size)?;
+    Ok(Checked { topic, partition, cost })
+}
+
+/// Finds everything that can be wrong with the records of a request, and tells what they cost.
+fn check_records(records: &[Record], max_request_size: usize) -> Result<usize, Fault> {
+    let count = records.len();
     if !(1..=MAX_RECORDS).contains(&count) {
         let message = format!("the request has {count} records; allowed is 1 to {MAX_RECORDS}");
         return Err(Fault::new(ErrorCode::InvalidRequest, message).with("records", count).with("limit", MAX_RECORDS));
     }
     let mut cost = 0;
-    for (index, record) in request.records.iter().enumerate() {
+    for (index, record) in records.iter().enumerate() {
         check_record(index, record, max_request_size)?;
         cost += record_cost(record);
     }
-    Ok(Checked { topic, partition, cost })
+    Ok(cost)
 }
 
 fn check_record(index: usize, record: &Record, max_request_size: usize) -> Result<(), Fault> {

@@ -36,10 +36,10 @@ pub(super) struct Failure {
 }
 
 /// The answer to a request of `count` records; no outcomes: the process ends before they are known.
-pub(super) fn sent(outcomes: Option<Vec<RecordOutcome>>, count: usize) -> Result<SendResponse, Failure> {
-    let outcomes = outcomes.unwrap_or_else(|| vec![RecordOutcome::Unknown; count]);
+pub(super) fn sent(outcomes: Option<&[RecordOutcome]>, count: usize) -> Result<SendResponse, Failure> {
+    let Some(outcomes) = outcomes else { return Err(Failure::of(&vec![RecordOutcome::Unknown; count])) };
     let mut records = Vec::with_capacity(outcomes.len());
-    for outcome in &outcomes {
+    for outcome in outcomes {
         let RecordOutcome::Appended { partition, offset, append_time } = outcome else {
             return Err(Failure::of(outcomes));
         };
@@ -61,7 +61,7 @@ impl Failure {
         }
     }
 
-    fn of(records: Vec<RecordOutcome>) -> Self {
+    fn of(records: &[RecordOutcome]) -> Self {
         let unknown = records.iter().filter(|outcome| matches!(outcome, RecordOutcome::Unknown)).count();
         let appended = records.iter().any(|outcome| matches!(outcome, RecordOutcome::Appended { .. }));
         let first_refusal = records.iter().find_map(|outcome| match outcome {
@@ -82,7 +82,7 @@ impl Failure {
                 (Fault::new(ErrorCode::RequestTimedOut, message).with("unknown", unknown), Code::DeadlineExceeded)
             }
         };
-        Self { fault: Box::new(fault), code, outcomes: neighbours(&records) }
+        Self { fault: Box::new(fault), code, outcomes: neighbours(records) }
     }
 
     /// In a stream: whole.
@@ -191,7 +191,7 @@ mod tests {
 
     fn failed(outcomes: Vec<RecordOutcome>) -> SendFailure {
         let count = outcomes.len();
-        sent(Some(outcomes), count).expect_err("not all appended").to_proto()
+        sent(Some(&outcomes), count).expect_err("not all appended").to_proto()
     }
 
     fn in_details(status: &Status) -> SendFailure {
@@ -202,9 +202,9 @@ mod tests {
 
     #[test]
     fn a_send_is_ok_only_if_every_record_is_appended() {
-        let response = sent(Some(vec![appended(7), appended(-1)]), 2).expect("all appended");
+        let response = sent(Some(&[appended(7), appended(-1)]), 2).expect("all appended");
         assert_eq!(response.records.iter().map(|r| r.offset).collect::<Vec<_>>(), [7, -1]);
-        assert!(sent(Some(vec![appended(7), RecordOutcome::Unknown]), 2).is_err());
+        assert!(sent(Some(&[appended(7), RecordOutcome::Unknown]), 2).is_err());
         assert_eq!(sent(None, 3).expect_err("nobody knows").to_proto().unknown_count, 3);
     }
 
@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn outcomes_are_cut_to_4_kib_and_counts_are_not() {
         let many: Vec<_> = (0..10_000).map(|i| if i % 2 == 0 { RecordOutcome::Unknown } else { appended(i) }).collect();
-        let failure = sent(Some(many), 10_000).expect_err("unknown");
+        let failure = sent(Some(&many), 10_000).expect_err("unknown");
         assert_eq!(failure.to_proto().outcomes.len(), 10_000);
         let status = failure.to_status();
         let len = status.details().len();

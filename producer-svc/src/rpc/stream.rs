@@ -1,13 +1,21 @@
 //! `SendStream`: many requests under way, answers in the order of the requests.
 //!
-//! One task for each stream admits the requests in their order, so that they keep it in their partitions. The answers are in a
-//! queue from which the transport takes them. The queue's limit is in records, because the outcomes of a caller that does not
-//! read its answers would pile up there; while it is reached no further request is read.
+//! One task for each stream admits the requests in their order, so that they keep it in their partitions. With small requests
+//! it costs more to pass one on, from task to task and back, than to do something about it. So those that are there at once are
+//! handed over together, as long as none of them has to wait for anything, and the outcomes of all their records are told
+//! together; each has its own answer all the same. The price: an answer may wait for that of a request behind it, if they came
+//! together and went to different partitions.
+//!
+//! The answers are in a queue from which the transport takes them. The queue's limit is in records, because the outcomes of a
+//! caller that does not read its answers would pile up there; while it is reached no further request is read.
 
 use std::{
+    future::poll_fn,
+    mem,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
+    vec,
 };
 
 use oncelog_edge::in_order::InOrder;
@@ -16,96 +24,137 @@ use oncelog_proto::{
     v1::{SendRequest, SendStreamRequest, SendStreamResponse, send_stream_response::Outcome},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
 use super::{
     admission::Admission,
     outcome::{self, Failure},
 };
-use crate::session::RecordOutcome;
-
-/// The answers of one stream.
-pub(crate) type Answers = InOrder<Answer>;
-
-/// The answer to one request.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    /// Its number of records.
-    count: usize,
-    admitted: Result<oneshot::Receiver<Vec<RecordOutcome>>, Failure>,
-    /// Its share of [`MAX_RECORDS`], kept until the transport takes the answer.
-    _room: OwnedSemaphorePermit,
-}
+use crate::{driver::Prepared, session::RecordOutcome};
 
 /// Serves one stream.
 pub(super) fn serve(admission: Admission, requests: Streaming<SendStreamRequest>) -> Answers {
     // Each request takes at least one record's room, and the end of the stream a place of its own.
     let (pending, queue) = mpsc::channel(MAX_RECORDS + 1);
-    tokio::spawn(admit_all(admission, requests, pending));
-    InOrder::new(queue)
+    let intake = Intake { admission, room: Arc::new(Semaphore::new(MAX_RECORDS)), pending, group: None };
+    tokio::spawn(intake.run(requests));
+    Answers { queue: InOrder::new(queue), told: None }
 }
 
-/// Ends when the requests do, or when nobody wants answers any more.
-async fn admit_all(
+/// What takes in the requests of one stream. It asks for the next only when the one before is paid for, or refused.
+struct Intake {
     admission: Admission,
-    mut requests: Streaming<SendStreamRequest>,
-    pending: mpsc::Sender<Result<Answer, Status>>,
-) {
-    let room = Arc::new(Semaphore::new(MAX_RECORDS));
-    // Made once, and looked at only when there is nothing to do: a request is a matter of a microsecond.
-    let mut unwanted = pin!(pending.closed());
-    let mut ended = pin!(admission.closed());
-    loop {
-        let request = if admission.is_closed() {
-            Err(ending())
-        } else {
-            tokio::select! {
-                biased;
-                message = requests.message() => message,
-                () = &mut unwanted => return,
-                () = &mut ended => Err(ending()),
+    /// How many more records may be unanswered.
+    room: Arc<Semaphore>,
+    pending: mpsc::Sender<Result<Pending, Status>>,
+    /// Paid for and not yet handed over. None whenever something is waited for: or it could be for what the group itself holds.
+    group: Option<Group>,
+}
+
+/// Requests that go on together.
+struct Group {
+    prepared: Prepared,
+    /// How many records each has.
+    counts: Vec<usize>,
+    room: OwnedSemaphorePermit,
+}
+
+/// The requests have ended, or nobody wants answers any more.
+struct Over;
+
+impl Intake {
+    /// Ends when the requests do, or when nobody wants answers any more.
+    async fn run(mut self, mut requests: Streaming<SendStreamRequest>) {
+        let (admission, pending) = (self.admission.clone(), self.pending.clone());
+        // Made once, and looked at only when there is nothing to do.
+        let mut unwanted = pin!(pending.closed());
+        let mut ended = pin!(admission.closed());
+        loop {
+            let next = if admission.is_closed() {
+                Some(Err(ending()))
+            } else if self.group.is_some() {
+                // Who belongs to it is there by now.
+                match poll_fn(|cx| Poll::Ready(Pin::new(&mut requests).poll_next(cx))).await {
+                    Poll::Ready(next) => next,
+                    Poll::Pending if self.hand_over().await.is_ok() => continue,
+                    Poll::Pending => return,
+                }
+            } else {
+                tokio::select! {
+                    biased;
+                    next = poll_fn(|cx| Pin::new(&mut requests).poll_next(cx)) => next,
+                    () = &mut unwanted => return,
+                    () = &mut ended => Some(Err(ending())),
+                }
+            };
+            let taken = match next {
+                Some(Ok(request)) => tokio::select! {
+                    biased;
+                    taken = self.take(request) => taken,
+                    () = &mut unwanted => return,
+                },
+                // A message that cannot be decoded leaves nothing to read on from.
+                Some(Err(status)) => self.end(Some(status)).await,
+                None => self.end(None).await,
+            };
+            if taken.is_err() {
+                return;
             }
-        };
-        let next = match request {
-            Ok(Some(request)) => tokio::select! {
-                biased;
-                answer = admit(&admission, request, Arc::clone(&room)) => Ok(answer),
-                () = &mut unwanted => return,
-            },
-            Ok(None) => return,
-            // A message that cannot be decoded leaves nothing to read on from.
-            Err(status) => Err(status),
-        };
-        let is_last = next.is_err();
-        if pending.send(next).await.is_err() || is_last {
-            return;
         }
     }
-}
 
-async fn admit(admission: &Admission, request: SendStreamRequest, room: Arc<Semaphore>) -> Answer {
-    let SendStreamRequest { topic, partition, records, traceparent: _ } = request;
-    let count = records.len();
-    let share = u32::try_from(count.clamp(1, MAX_RECORDS)).expect("a small number");
-    let room = room.acquire_many_owned(share).await.expect("the semaphore is never closed");
-    let admitted = admission.admit(SendRequest { topic, partition, records }).await;
-    Answer { count, admitted: admitted.map_err(|fault| Failure::not_taken_in(fault, count)), _room: room }
-}
-
-impl Future for Answer {
-    type Output = SendStreamResponse;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let count = self.count;
-        let outcome = match &mut self.admitted {
-            Ok(outcomes) => match outcome::sent(ready!(Pin::new(outcomes).poll(cx)).ok(), count) {
-                Ok(sent) => Outcome::Sent(sent),
-                Err(failure) => Outcome::Failed(failure.to_proto()),
-            },
-            Err(failure) => Outcome::Failed(failure.to_proto()),
-        };
-        Poll::Ready(SendStreamResponse { outcome: Some(outcome) })
+    async fn take(&mut self, request: SendStreamRequest) -> Result<(), Over> {
+        let SendStreamRequest { topic, partition, records, traceparent: _ } = request;
+        if let Err(alone) = self.join(SendRequest { topic, partition, records }) {
+            self.hand_over().await?;
+            let count = alone.records.len();
+            let room = Arc::clone(&self.room).acquire_many_owned(share(count)).await.expect("the semaphore is never closed");
+            match self.admission.prepare(alone).await {
+                Ok(prepared) => self.group = Some(Group { prepared, counts: vec![count], room }),
+                Err(fault) => self.tell(Err(fault), vec![count], room).await?,
+            }
+        }
+        if self.group.as_ref().is_some_and(|group| group.prepared.reserved.bytes() >= GROUP_BYTES) {
+            self.hand_over().await?;
+        }
+        Ok(())
     }
+
+    async fn end(&mut self, status: Option<Status>) -> Result<(), Over> {
+        self.hand_over().await?;
+        if let Some(status) = status {
+            // Whether it is read is no matter.
+            let _ = self.pending.send(Err(status)).await;
+        }
+        Err(Over)
+    }
+
+    /// Puts a request to those before it, or gives it back if it has to be admitted by itself.
+    fn join(&mut self, request: SendRequest) -> Result<(), SendRequest> {
+        let count = request.records.len();
+        let Some(group) = &mut self.group else { return Err(request) };
+        let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(share(count)) else { return Err(request) };
+        self.admission.join(&mut group.prepared, request)?;
+        group.counts.push(count);
+        group.room.merge(room);
+        Ok(())
+    }
+
+    async fn hand_over(&mut self) -> Result<(), Over> {
+        let Some(Group { prepared, counts, room }) = self.group.take() else { return Ok(()) };
+        let outcomes = self.admission.hand_over(prepared).await;
+        self.tell(outcomes, counts, room).await
+    }
+
+    async fn tell(&self, outcomes: Result<Outcomes, Fault>, counts: Vec<usize>, room: OwnedSemaphorePermit) -> Result<(), Over> {
+        self.pending.send(Ok(Pending { outcomes, counts, room })).await.map_err(|_| Over)
+    }
+}
+
+/// What a request takes of [`MAX_RECORDS`].
+fn share(records: usize) -> u32 {
+    u32::try_from(records.clamp(1, MAX_RECORDS)).expect("a small number")
 }
 
 fn ending() -> Status {
@@ -113,5 +162,89 @@ fn ending() -> Status {
     Fault::new(ErrorCode::BrokerNotAvailable, message).to_status()
 }
 
+type Outcomes = oneshot::Receiver<Vec<RecordOutcome>>;
+
+/// Requests that went on together, and where the outcomes of all their records will be told, or why none was taken in.
+#[derive(Debug)]
+struct Pending {
+    outcomes: Result<Outcomes, Fault>,
+    counts: Vec<usize>,
+    room: OwnedSemaphorePermit,
+}
+
+/// The same, once that is known.
+#[derive(Debug)]
+struct Told {
+    /// None: the process ends before.
+    outcomes: Result<Option<Vec<RecordOutcome>>, Fault>,
+    /// How many of the outcomes were answered.
+    answered: usize,
+    counts: vec::IntoIter<usize>,
+    /// Kept until the transport has taken the last of the answers.
+    _room: OwnedSemaphorePermit,
+}
+
+impl Future for Pending {
+    type Output = Told;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Told> {
+        let this = &mut *self;
+        let outcomes = match &mut this.outcomes {
+            Ok(outcomes) => Ok(ready!(Pin::new(outcomes).poll(cx)).ok()),
+            Err(fault) => Err(fault.clone()),
+        };
+        let room = this.room.split(this.room.num_permits()).expect("all of them are there");
+        Poll::Ready(Told { outcomes, answered: 0, counts: mem::take(&mut this.counts).into_iter(), _room: room })
+    }
+}
+
+impl Iterator for Told {
+    type Item = SendStreamResponse;
+
+    /// The answer to the next request.
+    fn next(&mut self) -> Option<SendStreamResponse> {
+        let count = self.counts.next()?;
+        let its = self.answered..self.answered + count;
+        self.answered = its.end;
+        let answer = match &self.outcomes {
+            Ok(outcomes) => outcome::sent(outcomes.as_ref().map(|outcomes| &outcomes[its]), count),
+            Err(fault) => Err(Failure::not_taken_in(fault.clone(), count)),
+        };
+        let outcome = match answer {
+            Ok(sent) => Outcome::Sent(sent),
+            Err(failure) => Outcome::Failed(failure.to_proto()),
+        };
+        Some(SendStreamResponse { outcome: Some(outcome) })
+    }
+}
+
+/// The answers of one stream, as the transport takes them.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    queue: InOrder<Pending>,
+    told: Option<Told>,
+}
+
+impl Stream for Answers {
+    type Item = Result<SendStreamResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if let Some(answer) = self.told.as_mut().and_then(Iterator::next) {
+                return Poll::Ready(Some(Ok(answer)));
+            }
+            self.told = None;
+            match ready!(Pin::new(&mut self.queue).poll_next(cx)) {
+                Some(Ok(told)) => self.told = Some(told),
+                Some(Err(status)) => return Poll::Ready(Some(Err(status))),
+                None => return Poll::Ready(None),
+            }
+        }
+    }
+}
+
+/// What a group takes of `buffer.memory` when nobody joins it any more: some hundred records of a hundred bytes. What company saves
+/// it has saved by then, and larger requests gain nothing by it.
+const GROUP_BYTES: usize = 32 << 10;
 /// Records of one stream that are not answered yet. A request counts as one at least.
 const MAX_RECORDS: usize = 1 << 16;

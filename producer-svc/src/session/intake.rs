@@ -21,13 +21,20 @@ impl Session {
             return self.actions.push_back(Action::Complete { send: id, outcomes: Vec::new() });
         }
         self.sends.open(id, records.len());
-        let mut last = None;
+        // Those that this very `Send` has used are not dropped meanwhile: they hold its records.
+        let mut used: Vec<(PartitionIndex, LaneId)> = Vec::with_capacity(MAX_REMEMBERED);
         for (index, (partition, record)) in records.iter().enumerate() {
-            let lane = match last {
-                Some((same, lane)) if same == *partition => lane,
-                _ => self.lanes.open(topic, *partition),
+            let lane = match used.iter().find(|(same, _)| same == partition) {
+                Some((_, lane)) => *lane,
+                None => {
+                    let lane = self.lanes.open(topic, *partition);
+                    if used.len() == MAX_REMEMBERED {
+                        used.clear();
+                    }
+                    used.push((*partition, lane));
+                    lane
+                }
             };
-            last = Some((*partition, lane));
             self.append(lane, record, id, index);
         }
     }
@@ -63,6 +70,9 @@ fn too_large(record: &Record) -> Option<Fault> {
     let message = || format!("the record has {len} bytes; a batch holds at most {MAX_UNCOMPRESSED_BYTES}. Send a smaller one");
     (len > MAX_UNCOMPRESSED_BYTES).then(|| Fault::new(ErrorCode::MessageTooLarge, message()))
 }
+
+/// Partitions of a `Send` that are found without asking by name.
+const MAX_REMEMBERED: usize = 16;
 
 /// A record joins a batch in the first tenth of the batch's delivery timeout, so that it has the rest for itself.
 const JOIN_FRACTION: u32 = 10;

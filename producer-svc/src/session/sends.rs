@@ -60,16 +60,19 @@ impl Sends {
         actions: &mut VecDeque<Action>,
     ) {
         let mut at = 0;
-        for share in batch.shares() {
-            let open = self.open.get_mut(&share.send).expect("a Send stays open until each of its records has an outcome");
-            for i in 0..share.count {
-                open.outcomes[share.first + i] = outcome.of_record(partition, at + i);
+        for shares in batch.shares().chunk_by(|a, b| a.send == b.send) {
+            let send = shares[0].send;
+            let open = self.open.get_mut(&send).expect("a Send stays open until each of its records has an outcome");
+            for share in shares {
+                for i in 0..share.count {
+                    open.outcomes[share.first + i] = outcome.of_record(partition, at + i);
+                }
+                at += share.count;
+                open.missing = open.missing.checked_sub(share.count).expect("a record gets one outcome");
             }
-            at += share.count;
-            open.missing = open.missing.checked_sub(share.count).expect("a record gets one outcome");
             if open.missing == 0 {
-                let outcomes = self.open.remove(&share.send).map(|open| open.outcomes).expect("it was there");
-                actions.push_back(Action::Complete { send: share.send, outcomes });
+                let outcomes = self.open.remove(&send).map(|open| open.outcomes).expect("it was there");
+                actions.push_back(Action::Complete { send, outcomes });
             }
         }
         actions.push_back(Action::Free { bytes: batch.cost() });
