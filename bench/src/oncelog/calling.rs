@@ -92,6 +92,7 @@ impl Calling {
             Calls::Send | Calls::Stream(_) => services.start_producer(settings, place.run).await?,
         };
         self.prepare(broker, to, load, values).await?;
+        services.rest().await?;
         let (before, usage) = (services.journal().await?, services.usage()?);
         let timed = self.calls.run(to, TOPIC, load, values).await?;
         let mut measured = timed.measured(load);

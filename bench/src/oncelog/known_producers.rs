@@ -60,6 +60,7 @@ impl Candidate for KnownProducers {
         }
         let usage = services.usage()?;
         produce::run(broker, &warm, self.shape, &Load { records: load.records.div_ceil(20), ..*load }, &values).await?;
+        services.rest().await?;
         let idle = usage;
         let usage = services.usage()?;
         let timed = produce::run(broker, &topic, self.shape, load, &values).await?;

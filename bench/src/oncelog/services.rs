@@ -35,6 +35,7 @@ pub struct Services {
     /// Where the broker takes calls.
     pub broker_address: SocketAddr,
     admin: SocketAddr,
+    data: PathBuf,
     started_in: Duration,
 }
 
@@ -61,7 +62,7 @@ impl Services {
         args.extend(settings.broker.iter().cloned());
         let mut broker = Server::start(BROKER, &binaries::path(BROKER)?, args, logs)?;
         let started_in = broker.ready(async || http_get(admin, "/readyz").await.is_some()).await?;
-        Ok(Self { broker, producer: None, broker_address: listen, admin, started_in })
+        Ok(Self { broker, producer: None, broker_address: listen, admin, data: data.to_owned(), started_in })
     }
 
     /// Starts a producer before it; its address.
@@ -96,6 +97,24 @@ impl Services {
         Usage::begin(&servers)
     }
 
+    /// Lets the broker rest until it has the spare that it makes when it is quiet, as every broker has that is not in its first
+    /// seconds. One that makes none is not waited for for ever.
+    ///
+    /// # Errors
+    /// Its directory cannot be read.
+    pub async fn rest(&self) -> anyhow::Result<()> {
+        for _ in 0..MOST_LOOKS {
+            for entry in std::fs::read_dir(&self.data).context("reading the broker's directory")? {
+                let name = entry?.file_name();
+                if name.to_str().is_some_and(|name| name.starts_with("spare-") && !name.contains('.')) {
+                    return Ok(());
+                }
+            }
+            sleep(SPARE_PAUSE).await;
+        }
+        Ok(())
+    }
+
     /// What the journal consists of, after a rest in which the broker gets to look: it does so once a second.
     ///
     /// # Errors
@@ -128,6 +147,11 @@ impl Services {
 
 /// A little longer than the broker's own.
 const LOOK_PAUSE: Duration = Duration::from_millis(1_100);
+
+/// Between two looks for a spare.
+const SPARE_PAUSE: Duration = Duration::from_millis(100);
+/// Ten seconds.
+const MOST_LOOKS: u32 = 100;
 
 /// Where runs of a row keep their data.
 pub(super) fn data(directory: &Path) -> PathBuf {

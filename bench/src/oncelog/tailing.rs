@@ -45,6 +45,7 @@ impl Candidate for Tailing {
         let due: Arc<Mutex<VecDeque<std::time::Instant>>> = Arc::default();
         let mut responses = fetch::open(channel, TOPIC, 0, fetch::Form::Packed, true).await?;
 
+        services.rest().await?;
         let usage = services.usage()?;
         let began = clock::now();
         let noted = Arc::clone(&due);

@@ -41,7 +41,7 @@ pub enum Step {
     Idle,
     /// Something, with about so many bytes written or freed. There may be more to do.
     Worked {
-        /// For the caller to limit the rate by.
+        /// For the caller to limit the rate by. What is written while the journal is counts for more.
         bytes: u64,
     },
     /// Something could not be done, and will be tried again: worth an alarm, and a pause.
@@ -171,20 +171,19 @@ impl Background {
         ))
     }
 
+    /// Zeros are written while the journal is not, or only a little: under load they would take more time of the disk than they
+    /// save. A spare that was begun is finished, slowly if it has to be.
     fn fill_spare(&mut self) -> Result<Step, Fatal> {
+        let (written, spares) = {
+            let catalog = self.shared.catalog();
+            (catalog.log_bytes - std::mem::replace(&mut self.log_bytes, catalog.log_bytes), catalog.spares.len())
+        };
         let result = match self.filling.pop() {
-            Some(filling) => self.fill(filling),
-            None if self.lacks_spares() => self.begin_spare(),
+            Some(filling) => self.fill(filling).map(|bytes| if written > 0 { bytes * BUSY_WEIGHT } else { bytes }),
+            None if spares < self.shared.options.spares && written <= QUIET_BYTES => self.begin_spare(),
             None => return Ok(Step::Idle),
         };
         Ok(outcome(result, "making a spare"))
-    }
-
-    /// Zeros are written while the journal is not: under load they would take more time of the disk than they save.
-    fn lacks_spares(&mut self) -> bool {
-        let catalog = self.shared.catalog();
-        let written = catalog.log_bytes - std::mem::replace(&mut self.log_bytes, catalog.log_bytes);
-        catalog.spares.len() < self.shared.options.spares && written <= QUIET_BYTES
     }
 
     fn begin_spare(&mut self) -> io::Result<u64> {
@@ -263,6 +262,8 @@ fn outcome(result: io::Result<u64>, what: &str) -> Step {
 const SPARES_RECYCLED: usize = 2;
 /// Bytes written to the journal between two looks, a tenth of a second apart, up to which it is quiet.
 const QUIET_BYTES: u64 = 8 << 20;
+/// A byte of zeros counts so often while the journal is written: each of its syncs may wait behind one of theirs.
+const BUSY_WEIGHT: u64 = 10;
 /// Bytes freed in a step.
 const SHRINK_BYTES: u64 = 64 << 20;
 /// Bytes of a spare filled in a step.

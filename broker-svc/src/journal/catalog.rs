@@ -117,6 +117,9 @@ pub(super) struct BlockRef {
     /// Of the partition's blocks in this segment.
     pub(super) number: usize,
     pub(super) source: Source,
+    /// The partition's last one in the active segment, as it was at that moment: nothing of the partition was behind it, and what it
+    /// got since is not in it.
+    pub(super) grows: bool,
 }
 
 /// Where the packed batches are.
@@ -228,6 +231,67 @@ impl SegmentIndex {
             Self::Sealed(index) => memory(index)?,
             Self::File(index) => (number < index.count(partition)).then(|| Source::File(Arc::clone(index)))?,
         };
-        Some(BlockRef { segment, number, source })
+        let grows = matches!(self, Self::Active(index) if number + 1 == index.blocks(partition).len());
+        Some(BlockRef { segment, number, source, grows })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use oncelog_proto::{Compression, Offset, RecordCount, Timestamp};
+
+    use super::*;
+    use crate::{entry::Append, journal::block::MAX_BATCHES};
+
+    const PARTITION: PartitionId = PartitionId(0);
+
+    fn offset(number: u32) -> Offset {
+        Offset::new(i64::from(number)).expect("not negative")
+    }
+
+    fn batches(from: u32, to: u32) -> Vec<IndexedBatch> {
+        let append = |number| Append {
+            partition: PARTITION,
+            base_offset: offset(number),
+            tag: None,
+            count: RecordCount::new(1).expect("one"),
+            compression: Compression::None,
+            uncompressed_bytes: 1,
+            data_len: 1,
+            checksum: 0,
+        };
+        (from..to)
+            .map(|number| IndexedBatch { append: append(number), time: Timestamp::from_micros(0), position: u64::from(number) })
+            .collect()
+    }
+
+    fn blocks(catalog: &Catalog, from: u32) -> (usize, bool) {
+        let block = catalog.block_at(PARTITION, offset(from)).expect("there is a block");
+        (block.number, block.grows)
+    }
+
+    /// A reader that has come to the end of a block's copy may only go on to the next one if the copy has all that the block will
+    /// ever have: otherwise what it got between two looks would look like a hole.
+    #[test]
+    fn the_last_block_of_the_active_segment_grows_and_no_other_does() {
+        let position = Position::default();
+        let mut catalog = Catalog {
+            segments: BTreeMap::new(),
+            durable: position,
+            trimmed_through: 0,
+            doomed: VecDeque::new(),
+            spares: VecDeque::new(),
+            snapshots: Vec::new(),
+            log_bytes: 0,
+            snapshot_begun: 0,
+        };
+        catalog.roll(position);
+        catalog.publish(&batches(0, MAX_BATCHES), position);
+        assert_eq!(blocks(&catalog, MAX_BATCHES), (0, true), "full, and still nothing is behind it");
+        catalog.publish(&batches(MAX_BATCHES, MAX_BATCHES + 1), position);
+        assert_eq!(blocks(&catalog, 0), (0, false));
+        assert_eq!(blocks(&catalog, MAX_BATCHES), (1, true));
+        catalog.roll(Position { segment: 1, ..position });
+        assert_eq!(blocks(&catalog, MAX_BATCHES), (1, false), "sealed");
     }
 }

@@ -25,6 +25,17 @@ pub(super) struct Prepared {
     /// Bytes it has room for.
     capacity: u64,
     recycled: bool,
+    blocks_written: bool,
+}
+
+/// A segment without groups, ready for the first.
+#[derive(Debug)]
+pub(super) struct Finished {
+    pub(super) file: Arc<dyn DiskFile>,
+    /// Bytes it has room for.
+    pub(super) capacity: u64,
+    /// It was a spare: its blocks have been written before.
+    pub(super) blocks_written: bool,
 }
 
 /// How large it may become.
@@ -45,11 +56,11 @@ pub(super) fn prepare(disk: &dyn Disk, number: u64, spare: Option<u64>, room: Ro
         let file = disk.open(&name).map_err(Fatal::new("opening", &name))?;
         let capacity = file.len().map_err(Fatal::new("measuring", &name))?;
         let recycled = read_vec(&*file, 0, ZEROS.len()).map_err(Fatal::new("reading", &name))? != ZEROS;
-        return Ok(Prepared { file, name, capacity, recycled });
+        return Ok(Prepared { file, name, capacity, recycled, blocks_written: true });
     }
     let name = names::aside(&FileName::Segment(number).to_string());
     let make = |capacity| match allocated(disk, &name, capacity) {
-        Ok(file) => Ok(Some(Prepared { file, name: name.clone(), capacity, recycled: false })),
+        Ok(file) => Ok(Some(Prepared { file, name: name.clone(), capacity, recycled: false, blocks_written: false })),
         Err(e) if disk::is_full(&e) => Ok(None),
         Err(e) => Err(Fatal::new("allocating", &name)(e)),
     };
@@ -85,10 +96,6 @@ fn allocated(disk: &dyn Disk, name: &str, capacity: u64) -> io::Result<Arc<dyn D
 }
 
 impl Prepared {
-    pub(super) const fn capacity(&self) -> u64 {
-        self.capacity
-    }
-
     /// What [`SegmentHeader::recycled`] has to say.
     pub(super) const fn recycled(&self) -> bool {
         self.recycled
@@ -96,7 +103,7 @@ impl Prepared {
 
     /// Writes the header, in a recycled file with the zeros that say that nothing follows yet, and names the file. It takes the
     /// place of an empty segment of the same number.
-    pub(super) fn finish(self, disk: &dyn Disk, header: &SegmentHeader) -> Result<Arc<dyn DiskFile>, Fatal> {
+    pub(super) fn finish(self, disk: &dyn Disk, header: &SegmentHeader) -> Result<Finished, Fatal> {
         let name = FileName::Segment(header.number).to_string();
         let encoded = header.encode();
         let mut slices = vec![io::IoSlice::new(&encoded)];
@@ -108,6 +115,6 @@ impl Prepared {
         disk.rename(&self.name, &name).map_err(Fatal::new("renaming", &self.name))?;
         let sync_dir = || if is_on(Defect::DirectoryIsNotSynced) { Ok(()) } else { disk.sync_dir() };
         sync_dir().map_err(Fatal::new("syncing the directory for", &name))?;
-        Ok(self.file)
+        Ok(Finished { file: self.file, capacity: self.capacity, blocks_written: self.blocks_written })
     }
 }

@@ -105,8 +105,7 @@ pub fn open(
         prev: found.end(),
         recycled: prepared.recycled(),
     };
-    let capacity = prepared.capacity();
-    let file = prepared.finish(&*disk, &header)?;
+    let segment = prepared.finish(&*disk, &header)?;
     if inventory.identity.is_none() {
         write_format(&*disk, &identity)?;
     }
@@ -127,7 +126,7 @@ pub fn open(
         indexes_rebuilt,
     };
     let shared = Arc::new(Shared::new(disk, identity, options, catalog, lock));
-    Ok((Journal::new(Start { shared, file, capacity, header, salts }), report))
+    Ok((Journal::new(Start { shared, segment, header, salts }), report))
 }
 
 /// Where the journal ends, and which snapshots there are.

@@ -102,6 +102,10 @@ impl Reader {
                     return Ok(found);
                 }
             }
+            if at.grows {
+                // It may have grown since, and another block may have begun. Going on there would skip what this one got meanwhile.
+                break;
+            }
             block = self.shared.catalog().block_after(partition, at.segment, at.number);
         }
         Ok(found)

@@ -15,7 +15,7 @@ use super::{
     group::Group,
     group_header::{BLOCK, GroupHeader, Mark, ZEROS, round_up},
     names::FileName,
-    new_segment::{self, Room},
+    new_segment::{self, Finished, Room},
     options::{GroupLimit, MARKER_ROOM, MIN_SEGMENT_BYTES},
     position::{GroupNumber, Position},
     random::Random,
@@ -60,6 +60,9 @@ struct Active {
     name: String,
     capacity: u64,
     recycled: bool,
+    /// Its blocks have been written before. Where they have not, each sync has to note that they are now, which takes about as long
+    /// as the write.
+    blocks_written: bool,
 }
 
 #[derive(Debug)]
@@ -72,16 +75,16 @@ struct Pending {
 #[derive(Debug)]
 pub(super) struct Start {
     pub(super) shared: Arc<Shared>,
-    pub(super) file: Arc<dyn DiskFile>,
-    pub(super) capacity: u64,
-    /// Of the new, empty segment.
+    /// The new, empty segment.
+    pub(super) segment: Finished,
     pub(super) header: SegmentHeader,
     pub(super) salts: Random,
 }
 
 impl Active {
-    fn new(file: Arc<dyn DiskFile>, header: &SegmentHeader, capacity: u64) -> Self {
-        Self { file, name: FileName::Segment(header.number).to_string(), capacity, recycled: header.recycled }
+    fn new(segment: Finished, header: &SegmentHeader) -> Self {
+        let Finished { file, capacity, blocks_written } = segment;
+        Self { file, name: FileName::Segment(header.number).to_string(), capacity, recycled: header.recycled, blocks_written }
     }
 
     /// Once: who asks a second time is told that all is well, and the pages are gone (I8).
@@ -100,8 +103,8 @@ impl Active {
 
 impl Journal {
     pub(super) fn new(start: Start) -> Self {
-        let Start { shared, file, capacity, header, salts } = start;
-        let active = Active::new(file, &header, capacity);
+        let Start { shared, segment, header, salts } = start;
+        let active = Active::new(segment, &header);
         let at = header.start();
         Self {
             background: Some(Background::new(Arc::clone(&shared))),
@@ -144,6 +147,9 @@ impl Journal {
         if self.at.byte + len + MARKER_ROOM > self.active.capacity {
             let urgent = (SegmentHeader::LEN as u64 + len + MARKER_ROOM).max(MIN_SEGMENT_BYTES);
             self.roll(trims_through.map(|_| urgent))?;
+        } else if !self.active.blocks_written && !self.shared.catalog().spares.is_empty() {
+            // The first segment of a directory is made at once, because somebody waits for it. It is left as soon as there is a better one.
+            self.roll(None)?;
         }
         self.head.clear();
         self.head.resize(GroupHeader::LEN, 0);
@@ -358,9 +364,8 @@ impl Journal {
             prev: self.last,
             recycled: prepared.recycled(),
         };
-        let capacity = prepared.capacity();
-        let file = prepared.finish(&*shared.disk, &header).inspect_err(|_| self.failed = true)?;
-        self.active = Active::new(file, &header, capacity);
+        let segment = prepared.finish(&*shared.disk, &header).inspect_err(|_| self.failed = true)?;
+        self.active = Active::new(segment, &header);
         self.at = header.start();
         shared.catalog_mut().roll(self.at);
         let how = if header.recycled { "over one that was trimmed" } else { "in new space" };
