@@ -165,8 +165,8 @@ impl Broker {
         if pipeline.is_clock_doubtful() {
             tracing::warn!(
                 last_group = %report.last.time(),
-                "the clock stands more than a day ahead of the journal: nothing expires and nothing is dropped for its age until a \
-                 start with --accept-clock-jump"
+                "at this start or an earlier one the clock stood more than a day ahead of the journal: nothing expires and nothing is \
+                 dropped for its age until a start with --accept-clock-jump"
             );
             retention = Retention { age: None, ..retention };
         }
@@ -296,8 +296,10 @@ impl Part {
     fn end<E: Into<anyhow::Error>>(self, result: Result<(), E>) {
         if let Err(error) = result {
             let error = error.into().context(format!("{} ended", self.name));
-            tracing::error!("{error:#}");
+            let text = format!("{error:#}");
+            // First: the log may be slow, and meanwhile somebody would be answered.
             self.failed.tell(error);
+            tracing::error!("{text}");
         }
     }
 }

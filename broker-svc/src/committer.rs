@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::{
     entry::{Entry, Trimmed},
-    journal::{Fatal, Group, Journal, Retention, Stats, WriteError},
+    journal::{Fatal, Group, Journal, MARKER_BYTES, Retention, Stats, WriteError},
     snapshots::Released,
     workers::Workers,
 };
@@ -57,6 +57,7 @@ impl Committer {
         let mut last_group = (Instant::now(), self.journal.position().time());
         let mut room = self.journal.room();
         let mut is_trimming = false;
+        let mut last_snapshot = Instant::now();
         self.tell(Committed::Room(room)).await;
         loop {
             match timeout(IDLE, self.groups.recv()).await {
@@ -76,10 +77,15 @@ impl Committer {
                 room = self.journal.room();
                 self.tell(Committed::Room(room)).await;
                 self.stats.send_replace(self.journal.stats());
+                // By the time of groups, which no jump of the wall clock moves.
+                let now = last_group.1.plus(last_group.0.elapsed());
                 if !is_trimming {
-                    // By the time of groups, which no jump of the wall clock moves.
-                    let now = last_group.1.plus(last_group.0.elapsed());
                     is_trimming = self.plan_trim(now).await;
+                }
+                if !is_trimming && last_snapshot.elapsed() >= SNAPSHOT_PAUSE && self.journal.lacks_snapshots(self.retention, now)
+                {
+                    last_snapshot = Instant::now();
+                    self.ask_for_snapshot(last_group.1).await?;
                 }
             }
         }
@@ -88,7 +94,8 @@ impl Committer {
     /// Returns the bytes that it took.
     async fn commit(&mut self, to_commit: ToCommit, room: u64) -> Result<u64, Fatal> {
         let ToCommit { group, tell_written } = to_commit;
-        let taken = group.bytes_on_disk();
+        // With the marker that follows when it gets quiet.
+        let taken = group.bytes_on_disk() + MARKER_BYTES;
         self.write(&group).await?;
         self.workers.disk_time().await;
         if tell_written {
@@ -120,6 +127,17 @@ impl Committer {
         }
     }
 
+    /// Of the state as it is, for the sake of retention. It needs two of them, so it may ask twice.
+    async fn ask_for_snapshot(&mut self, time: Timestamp) -> Result<(), Fatal> {
+        let at = self.journal.snapshot_position()?;
+        self.workers.disk_time().await;
+        if let Some(at) = at {
+            tracing::info!(%at, "retention waits for a snapshot, so one is taken now");
+            let _ = self.released.send(Released { entries: Vec::new(), time, at, snapshot_due: true }).await;
+        }
+        Ok(())
+    }
+
     async fn plan_trim(&self, now: Timestamp) -> bool {
         let Some((through_segment, trimmed)) = self.journal.plan_trim(self.retention, now) else { return false };
         tracing::info!(through_segment, partitions = trimmed.len(), "retention: the oldest segments go");
@@ -137,5 +155,57 @@ impl Committer {
 const IDLE: Duration = Duration::from_millis(20);
 /// Between two looks at the retention and at the room that is left.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
+/// Between two snapshots that nothing but retention asks for: one takes time, and may fail.
+const SNAPSHOT_PAUSE: Duration = Duration::from_secs(10);
 /// Between two tries on a full disk.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use oncelog_proto::Timestamp;
+
+    use super::*;
+    use crate::{
+        entry::Entry,
+        journal::{self, GroupDraft, Options, sim_disk::SimDisk},
+        state::State,
+    };
+
+    /// What is told is what the next admission counts on: a marker comes behind each group when it gets quiet, and takes its part.
+    #[tokio::test(start_paused = true)]
+    async fn the_room_that_is_told_behind_a_group_is_there_behind_its_marker_too() {
+        let options = Options { spares: 0, ballast_bytes: 0, ..Options::new(1) };
+        let disk = SimDisk::new();
+        let (journal, _) = journal::open(Arc::new(disk.clone()), options, &mut State::default(), &mut |_| {}).expect("opens");
+        disk.set_capacity(Some(disk.used()));
+        let group_limit = journal.group_limit();
+        let (to_commit, groups) = mpsc::channel(1);
+        let (committed, mut told) = mpsc::channel(16);
+        let (released, _released) = mpsc::channel(16);
+        let (stats, _) = watch::channel(journal.stats());
+        let retention = Retention::default();
+        let committer = Committer { journal, workers: Workers::Threads, retention, groups, committed, released, stats };
+        tokio::spawn(committer.run());
+        let mut room = async || loop {
+            match told.recv().await {
+                Some(Committed::Room(room) | Committed::Synced { room }) => return room,
+                Some(Committed::Written | Committed::TrimPlanned { .. }) => {}
+                None => panic!("the committer ended"),
+            }
+        };
+        room().await;
+        let mut after = 0;
+        for second in 1..=10 {
+            let mut draft = GroupDraft::new(group_limit);
+            draft.push(Entry::Opened { downtime: Duration::ZERO, is_clock_doubtful: false });
+            let group = draft.finish(Timestamp::from_micros(second));
+            to_commit.send(ToCommit { group, tell_written: false }).await.expect("it runs");
+            after = room().await;
+            sleep(2 * IDLE).await;
+        }
+        sleep(2 * LOOK_PAUSE).await;
+        assert!(room().await >= after, "nobody else took any");
+    }
+}

@@ -62,7 +62,8 @@ pub struct Config {
     #[arg(long, env = "ONCELOG_BROKER_RETENTION_BYTES", value_name = "BYTES")]
     pub retention_bytes: Option<u64>,
 
-    /// The oldest segments go when all their records are older than this, in milliseconds; -1: never. Default: 7 days.
+    /// The oldest segments go when all their records are older than this, in milliseconds; -1: never. The one that is written to stays,
+    /// so a broker that writes little keeps records until they fill a segment. Default: 7 days.
     #[arg(long, env = "ONCELOG_BROKER_RETENTION_MS", default_value_t = 604_800_000, value_parser = clap::value_parser!(i64).range(-1..), allow_negative_numbers = true, value_name = "MS")]
     pub retention_ms: i64,
 

@@ -81,6 +81,9 @@ pub enum Entry {
     Opened {
         /// By the wall clock, since the last group before.
         downtime: Duration,
+        /// Nobody can tell whether that was a downtime or a wrong clock, or could not at an earlier opening, and no operator has said.
+        /// As long as that is so nothing is dropped for its age and nobody expires.
+        is_clock_doubtful: bool,
     },
 }
 

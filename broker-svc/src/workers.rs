@@ -14,8 +14,26 @@ use tokio::{runtime, task, time::sleep};
 pub enum Workers {
     /// Threads, so that nobody waits who need not.
     Threads,
-    /// Tasks of the runtime. Tells how long the disk took for what it was asked since this was last called.
-    Tasks(Arc<dyn Fn() -> Duration + Send + Sync>),
+    /// Tasks of the runtime, and the disk whose time they wait for.
+    Tasks(Arc<dyn DiskTime>),
+}
+
+/// The time that a simulated disk takes. A task asks for it right after what it did there, before anybody else has a turn.
+pub trait DiskTime: Send + Sync {
+    /// How long the disk took since this was last asked.
+    fn take(&self) -> Taken;
+
+    /// That time is over: what was synced is durable now, and not before.
+    fn over(&self, taken: Taken);
+}
+
+/// A time to wait for.
+#[derive(Debug)]
+pub struct Taken {
+    /// How long.
+    pub time: Duration,
+    /// Whose it is.
+    pub number: u64,
 }
 
 impl Workers {
@@ -54,11 +72,12 @@ impl Workers {
 
     /// Waits as long as the disk took. A thread has done that in the calls themselves.
     pub(crate) async fn disk_time(&self) {
-        if let Self::Tasks(taken) = self {
-            let taken = taken();
-            if !taken.is_zero() {
-                sleep(taken).await;
+        if let Self::Tasks(disk) = self {
+            let taken = disk.take();
+            if !taken.time.is_zero() {
+                sleep(taken.time).await;
             }
+            disk.over(taken);
         }
     }
 }

@@ -120,7 +120,7 @@ fn r4_deletion_and_expiry_end_the_wait_of_held_batches() {
 
     let mut stage = Stage::new(stage::Options { hold: 3 * stage::EXPIRATION, ..options() });
     stage.produce("held", 0, &[batch("t/0", 1)]);
-    stage.pass(stage::EXPIRATION);
+    stage.pass(stage::FORGOTTEN);
     stage.sync_all();
     assert_eq!(stage.heard("held"), refused(ErrorCode::UnknownProducerId));
 }
@@ -178,7 +178,7 @@ fn r11_a_producer_that_is_not_heard_of_is_forgotten_in_all_partitions_at_once() 
     let mut stage = Stage::new(options());
     stage.produce("written", 0, &[batch("a/0", 0), batch("b/0", 0)]);
     stage.sync_all();
-    stage.pass(stage::EXPIRATION);
+    stage.pass(stage::FORGOTTEN);
     stage.restart(options());
     stage.produce("a", 0, &[batch("a/0", 0)]);
     stage.produce("b", 0, &[batch("b/0", 1)]);

@@ -122,10 +122,9 @@ impl BrokerHost {
 
     async fn start(&self) -> anyhow::Result<Broker> {
         let (connections, local_addr) = wire::listen().await?;
-        let disk = self.disk.clone();
         let surroundings = Surroundings {
             disk: Arc::new(self.disk.clone()),
-            workers: Workers::Tasks(Arc::new(move || disk.take_time())),
+            workers: Workers::Tasks(Arc::new(self.disk.clone())),
             wall_clock: self.weather.wall_clock(),
             seed: self.dice.borrow_mut().next(),
             connections,

@@ -137,7 +137,7 @@ impl Plan {
             expiration,
             courier,
             cut_percent: some(&mut dice, 50, 5..=60),
-            sync: *dice.pick(&[Duration::ZERO, Duration::from_micros(400), Duration::from_millis(4)]),
+            sync: *dice.pick(&[Duration::from_micros(400), Duration::from_millis(4), Duration::from_millis(20)]),
             mishaps,
             mishap_pause: dice.millis(400..=4_000),
             largest_value,

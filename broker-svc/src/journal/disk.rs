@@ -146,6 +146,14 @@ pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
+/// May it be well in a moment, because it is the process that ran out of something and not the disk?
+pub(super) fn is_passing(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    error.kind() == io::ErrorKind::Interrupted
+        || Errno::from_io_error(error)
+            .is_some_and(|errno| [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN].contains(&errno))
+}
+
 /// The `len` bytes at `position`; fewer where the file ends.
 pub(super) fn read_vec(file: &dyn DiskFile, position: u64, len: usize) -> io::Result<Vec<u8>> {
     let mut buffer = vec![0; len];

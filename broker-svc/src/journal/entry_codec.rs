@@ -46,7 +46,8 @@ pub(super) fn encoded_len(entry: &Entry) -> usize {
             Entry::DeleteTopic { topic } => topic.as_str().len(),
             Entry::InitProducer { token, .. } => 8 + 4 + token.map_or(0, |t| t.0.len()),
             Entry::Append(append) => APPEND_LEN + if append.tag.is_some() { TAG_LEN } else { 0 },
-            Entry::Expire { .. } | Entry::Seen { .. } | Entry::Opened { .. } => 8,
+            Entry::Expire { .. } | Entry::Seen { .. } => 8,
+            Entry::Opened { .. } => 8 + 1,
             Entry::Trim { partitions, .. } => 8 + partitions.len() * TRIMMED_LEN,
             Entry::LostRange { .. } => 4 + 8 + 8,
         }
@@ -98,7 +99,10 @@ pub(super) fn encode(entry: &Entry, out: &mut Vec<u8>) {
             out.put_i64_le(from.get());
             out.put_i64_le(to.get());
         }
-        Entry::Opened { downtime } => out.put_u64_le(u64::try_from(downtime.as_micros()).unwrap_or(u64::MAX)),
+        Entry::Opened { downtime, is_clock_doubtful } => {
+            out.put_u64_le(u64::try_from(downtime.as_micros()).unwrap_or(u64::MAX));
+            out.put_u8(u8::from(*is_clock_doubtful));
+        }
     }
 }
 
@@ -149,7 +153,17 @@ pub(super) fn decode(directory: &mut &[u8]) -> Result<Decoded, EntryFault> {
             Entry::Trim { through_segment, partitions: fields.trimmed()? }
         }
         LOST_RANGE => Entry::LostRange { partition: fields.partition()?, from: fields.offset()?, to: fields.offset()? },
-        OPENED => Entry::Opened { downtime: Duration::from_micros(fields.rest.try_get_u64_le()?) },
+        OPENED => {
+            let downtime = Duration::from_micros(fields.rest.try_get_u64_le()?);
+            let is_clock_doubtful = fields.valid("doubt", |b| {
+                Ok(match b.try_get_u8()? {
+                    0 => Some(false),
+                    1 => Some(true),
+                    _ => None,
+                })
+            })?;
+            Entry::Opened { downtime, is_clock_doubtful }
+        }
         _ if flags & IGNORABLE != 0 => return Ok(Decoded::Ignored),
         _ => return Err(EntryFault::Unknown(kind)),
     };
@@ -330,7 +344,10 @@ mod tests {
                 from,
                 to
             }),
-            any::<u64>().prop_map(|micros| Entry::Opened { downtime: Duration::from_micros(micros) }),
+            (any::<u64>(), any::<bool>()).prop_map(|(micros, is_clock_doubtful)| Entry::Opened {
+                downtime: Duration::from_micros(micros),
+                is_clock_doubtful
+            }),
         ]
     }
 

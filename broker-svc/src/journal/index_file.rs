@@ -32,14 +32,15 @@ pub(super) struct IndexFile {
 /// Why a part of an index file could not be read.
 #[derive(Debug)]
 pub(super) enum IndexFault {
+    /// Not just now; the file may be sound.
     Io(io::Error),
-    /// It is not what was written; the index has to be made anew.
+    /// It is not what was written, or is not there, or cannot be read: the index has to be made anew.
     Damaged,
 }
 
 impl From<io::Error> for IndexFault {
     fn from(e: io::Error) -> Self {
-        Self::Io(e)
+        if disk::is_passing(&e) { Self::Io(e) } else { Self::Damaged }
     }
 }
 
@@ -71,13 +72,20 @@ impl IndexFile {
         disk::write_aside(disk, &FileName::Index(end.segment).to_string(), &slices)
     }
 
-    /// Loads the index of the segment that ends at `end`; none if there is none that fits.
+    /// Loads the index of the segment that ends at `end`; none if there is none that fits and can be read.
+    ///
+    /// # Errors
+    /// Not just now.
     pub(super) fn load(disk: &dyn Disk, identity: &Identity, end: &Position) -> io::Result<Option<Self>> {
+        match Self::read(disk, identity, end) {
+            Err(e) if !disk::is_passing(&e) => Ok(None),
+            result => result,
+        }
+    }
+
+    fn read(disk: &dyn Disk, identity: &Identity, end: &Position) -> io::Result<Option<Self>> {
         let name = FileName::Index(end.segment).to_string();
-        let file = match disk.open(&name) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            result => result?,
-        };
+        let file = disk.open(&name)?;
         let header = read_vec(&*file, 0, HEADER_LEN)?;
         let Ok((owner, mut fields)) = identity::open(&header, MAGIC, HEADER_LEN) else { return Ok(None) };
         let fits = owner.cluster == identity.cluster && Position::decode(&mut fields) == Ok(*end);

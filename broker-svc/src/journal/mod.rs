@@ -70,7 +70,7 @@ pub use error::{Fatal, NoSpace, OpenError, ReadError, SnapshotError, WriteError}
 pub use group::{Group, GroupDraft};
 pub use inspect::{Base, Inspected, Inspection};
 pub use open::{Replay, open};
-pub use options::{GroupLimit, Options};
+pub use options::{GroupLimit, MARKER_BYTES, Options};
 pub use position::{GroupNumber, Position};
 pub use reader::{Reader, StoredBatch};
 pub use real_disk::RealDisk;

@@ -53,10 +53,12 @@ pub(super) struct Room {
 pub(super) fn prepare(disk: &dyn Disk, number: u64, spare: Option<u64>, room: Room) -> Result<Prepared, WriteError> {
     if let Some(spare) = spare {
         let name = FileName::Spare(spare).to_string();
-        let file = disk.open(&name).map_err(Fatal::new("opening", &name))?;
-        let capacity = file.len().map_err(Fatal::new("measuring", &name))?;
-        let recycled = read_vec(&*file, 0, ZEROS.len()).map_err(Fatal::new("reading", &name))? != ZEROS;
-        return Ok(Prepared { file, name, capacity, recycled, blocks_written: true });
+        match take_spare(disk, &name) {
+            Ok(prepared) => return Ok(prepared),
+            Err(e) if disk::is_passing(&e) => return Err(Fatal::new("opening", &name)(e).into()),
+            // Nothing is in it, and nobody needs it: new space will do.
+            Err(_) => drop(disk.remove(&name)),
+        }
     }
     let name = names::aside(&FileName::Segment(number).to_string());
     let make = |capacity| match allocated(disk, &name, capacity) {
@@ -82,6 +84,13 @@ pub(super) fn prepare(disk: &dyn Disk, number: u64, spare: Option<u64>, room: Ro
         }
     }
     Err(NoSpace { needed: room.least.unwrap_or(full), free: free()? }.into())
+}
+
+fn take_spare(disk: &dyn Disk, name: &str) -> io::Result<Prepared> {
+    let file = disk.open(name)?;
+    let capacity = file.len()?;
+    let recycled = read_vec(&*file, 0, ZEROS.len())? != ZEROS;
+    Ok(Prepared { file, name: name.to_owned(), capacity, recycled, blocks_written: true })
 }
 
 fn allocated(disk: &dyn Disk, name: &str, capacity: u64) -> io::Result<Arc<dyn DiskFile>> {

@@ -79,6 +79,8 @@ const MAX_SEGMENT_BYTES: u64 = 4 << 30;
 const MAX_SPARES: usize = 4;
 /// A group is whole in memory more than once, and a commit takes as long as its group.
 pub(super) const MAX_GROUP_BYTES: u64 = 8 << 20;
+/// What a marker takes, in bytes on disk.
+pub const MARKER_BYTES: u64 = group_header::BLOCK as u64;
 /// Kept free behind every group: a MARKER when it gets quiet and a CLEAN one at the end never need a new segment, and behind the
 /// last group of a segment there is always a block of zeros.
 pub(super) const MARKER_ROOM: u64 = 3 * group_header::BLOCK as u64;

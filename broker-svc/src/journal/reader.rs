@@ -9,7 +9,7 @@ use oncelog_proto::{Offset, Timestamp};
 use super::{
     block::{Batches, IndexedBatch},
     catalog::{BlockRef, SegmentIndex, Shared, Source},
-    disk::read_vec,
+    disk::{self, read_vec},
     error::{OpenError, ReadError},
     index_file::IndexFault,
     memory_index::MemoryIndex,
@@ -118,10 +118,8 @@ impl Reader {
         };
         match index.block(&*self.shared.disk, partition, block.number) {
             Ok(bytes) => Ok(bytes),
-            Err(IndexFault::Io(source)) if source.kind() != io::ErrorKind::NotFound => {
-                Err(ReadError::Io { file: FileName::Index(block.segment).to_string(), source }.into())
-            }
-            Err(_) => {
+            Err(IndexFault::Io(source)) => Err(ReadError::Io { file: FileName::Index(block.segment).to_string(), source }.into()),
+            Err(IndexFault::Damaged) => {
                 // Trimmed under us, or damaged: an index is derived, so it is made anew and looked at again.
                 self.rebuild_index(block.segment)?;
                 Err(Stopped::Gone)
@@ -171,9 +169,10 @@ impl Reader {
             let segment = of_segment[0].0;
             if let Err(stopped) = self.load_from(segment, of_segment, &mut batches) {
                 // What was trimmed under us looks like damage, or like a missing file.
-                let stopped = if self.holds(segment) { stopped } else { Stopped::Gone };
                 return match stopped {
-                    Stopped::Error(ReadError::Damaged { .. }) if !batches.is_empty() => Ok(batches),
+                    _ if !self.holds(segment) => Err(Stopped::Gone),
+                    // What comes before it is told; the next read begins with it.
+                    Stopped::Error(_) if !batches.is_empty() => Ok(batches),
                     stopped => Err(stopped),
                 };
             }
@@ -187,13 +186,30 @@ impl Reader {
         let io = |source| Stopped::Error(ReadError::Io { file: name.clone(), source });
         let file = self.shared.disk.open(&name).map_err(io)?;
         let mut rest = located;
+        // A sector that cannot be read costs its batch, and not those that would have been read along with it.
+        let mut one_by_one = 0_usize;
         while !rest.is_empty() {
-            let (run, later) = rest.split_at(run_length(rest));
-            rest = later;
+            let (run, later) = rest.split_at(if one_by_one > 0 { 1 } else { run_length(rest) });
             let start = run[0].1.position;
             let end = run.last().map_or(start, |(_, last)| data_end(last));
             let len = usize::try_from(end - start).map_err(|_| io(io::ErrorKind::InvalidData.into()))?;
-            let bytes = Bytes::from(read_vec(&*file, start, len).map_err(io)?);
+            // Once more, because what is called damaged is given up by whoever hears it.
+            let read = || read_vec(&*file, start, len);
+            let bytes = match read().or_else(|e| if run.len() > 1 || disk::is_passing(&e) { Err(e) } else { read() }) {
+                Ok(bytes) => Bytes::from(bytes),
+                Err(e) if disk::is_passing(&e) => return Err(io(e)),
+                Err(_) if run.len() > 1 => {
+                    one_by_one = run.len();
+                    continue;
+                }
+                Err(e) => {
+                    let what = format!("it cannot be read: {e}");
+                    let (position, next) = (start, Some(run[0].1.end()));
+                    return Err(ReadError::Damaged { file: name, position, what, next }.into());
+                }
+            };
+            rest = later;
+            one_by_one = one_by_one.saturating_sub(1);
             for (_, batch) in run {
                 let from = usize::try_from(batch.position - start).expect("a run has a length");
                 let to = from + batch.append.data_len as usize;

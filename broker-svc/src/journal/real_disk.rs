@@ -27,6 +27,9 @@ use super::{
 pub struct RealDisk {
     path: PathBuf,
     directory: File,
+    /// A sync of the directory failed. The system tells that once, to whoever syncs next; whoever comes after would be told that all is
+    /// well (I8).
+    lost_names: Mutex<bool>,
     /// The file system refused a write past the cache; it is not asked again.
     refuses_direct: Arc<AtomicBool>,
 }
@@ -44,7 +47,7 @@ impl RealDisk {
             File::open(parent)?.sync_all()?;
         }
         let directory = File::open(&path)?;
-        Ok(Self { path, directory, refuses_direct: Arc::default() })
+        Ok(Self { path, directory, lost_names: Mutex::default(), refuses_direct: Arc::default() })
     }
 
     fn file(&self, options: &OpenOptions, name: &str) -> io::Result<Arc<dyn DiskFile>> {
@@ -82,7 +85,11 @@ impl Disk for RealDisk {
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        self.directory.sync_all()
+        let mut lost = self.lost_names.lock().unwrap_or_else(PoisonError::into_inner);
+        if *lost {
+            return Err(io::Error::other("an earlier sync of the directory failed"));
+        }
+        self.directory.sync_all().inspect_err(|_| *lost = true)
     }
 
     fn lock(&self, name: &str) -> io::Result<Option<Box<dyn LockGuard>>> {
@@ -275,6 +282,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{super::direct::LEAST_BYTES, *};
+
+    #[test]
+    fn a_sync_of_the_directory_that_failed_once_fails_for_everybody_after_it() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut disk = RealDisk::open(directory.path()).expect("opens");
+        disk.sync_dir().expect("a sound directory");
+        let sound = std::mem::replace(&mut disk.directory, File::open("/dev/null").expect("opens"));
+        disk.sync_dir().expect_err("it cannot be synced");
+        disk.directory = sound;
+        disk.sync_dir().expect_err("what was lost is lost");
+    }
 
     #[test]
     fn more_slices_than_the_kernel_takes_are_written_in_order() {

@@ -1,6 +1,6 @@
 //! Which segments may go. Decides; the entry that says so is journaled by the caller, and only then do files go.
 
-use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use oncelog_proto::Timestamp;
 
@@ -30,7 +30,7 @@ pub(super) fn plan(shared: &Arc<Shared>, limits: Retention, now: Timestamp) -> O
         // A segment that cannot be read just now ends the plan.
         let Some(contents) = contents(shared, number) else { break };
         let new = contents.iter().filter(|trimmed| !lost.contains_key(&trimmed.partition)).count();
-        // One segment alone always goes: it has room for fewer batches than that.
+        // One segment alone always goes: of what it holds only partitions that still exist get into the entry.
         if through.is_some() && lost.len() + new > most {
             break;
         }
@@ -44,12 +44,25 @@ pub(super) fn plan(shared: &Arc<Shared>, limits: Retention, now: Timestamp) -> O
     through.map(|through| (through, lost.into_values().collect()))
 }
 
+/// Does something have to stay only because there are no two snapshots behind it? They come with so many bytes of journal, and on a
+/// full disk, or where little is written, those may never come.
+pub(super) fn lacks_snapshots(catalog: &Catalog, limits: Retention, now: Timestamp) -> bool {
+    let Some((active, _)) = catalog.segments.last_key_value() else { return false };
+    let oldest = over_limits(catalog, *active, limits, now).first().copied();
+    oldest.is_some_and(|oldest| !matches!(catalog.snapshots[..], [older, _] if older.segment > oldest))
+}
+
 /// The segments that are over a limit and not needed by the older of two snapshots, oldest first.
 fn due(catalog: &Catalog, limits: Retention, now: Timestamp) -> Vec<u64> {
     let [older, _] = catalog.snapshots[..] else { return Vec::new() };
+    over_limits(catalog, older.segment, limits, now)
+}
+
+/// The segments below `end` that are over a limit, oldest first.
+fn over_limits(catalog: &Catalog, end: u64, limits: Retention, now: Timestamp) -> Vec<u64> {
     let mut bytes: u64 = catalog.segments.values().map(|segment| segment.end.byte).sum();
     let mut due = Vec::new();
-    for (number, segment) in catalog.segments.range(..older.segment) {
+    for (number, segment) in catalog.segments.range(..end) {
         let too_many = limits.bytes.is_some_and(|limit| bytes > limit);
         let too_old = limits.age.is_some_and(|limit| now.since(segment.end.time) > limit);
         if !too_many && !too_old {
@@ -70,8 +83,8 @@ fn contents(shared: &Arc<Shared>, number: u64) -> Option<Vec<Trimmed>> {
     };
     match index.contents(&*shared.disk) {
         Ok(contents) => return Some(contents),
-        Err(IndexFault::Io(e)) if e.kind() != io::ErrorKind::NotFound => return None,
-        Err(_) => {}
+        Err(IndexFault::Io(_)) => return None,
+        Err(IndexFault::Damaged) => {}
     }
     Reader::new(Arc::clone(shared)).rebuild_index(number).ok()?;
     match &shared.catalog().segments.get(&number)?.index {

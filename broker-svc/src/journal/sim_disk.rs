@@ -3,10 +3,14 @@
 //! Each file has two contents: what a reader sees (the page cache) and what would survive a power loss. A sync copies the pages
 //! written since the last one from the first to the second; a **failed** sync drops them from that list instead, as Linux does,
 //! so that a later sync succeeds without having written them. Names have the same two states.
+//!
+//! Calls return at once. On a disk that takes its time the one who called waits for it afterwards, and only then is what he synced
+//! durable: a power loss in between may take any page of it, and what others do meanwhile changes nothing about that.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{self, IoSlice},
+    ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -16,6 +20,7 @@ use super::{
     random::Random,
     sim_content::{NameChange, SimContent},
 };
+use crate::workers::{DiskTime, Taken};
 
 /// An operation that changes something, as faults name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,15 +114,9 @@ impl SimDisk {
         self.state().faults
     }
 
-    /// From now on the disk takes its time; none: it takes none. Its calls return at once all the same: whoever simulates waits for
-    /// [`Self::take_time`] after them.
+    /// From now on the disk takes its time; none: it takes none.
     pub fn set_pace(&self, seed: u64, pace: Option<Pace>) {
         self.state().pace = pace.map(|pace| (Random(seed), pace));
-    }
-
-    /// The time that the disk took since this was last called.
-    pub fn take_time(&self) -> Duration {
-        std::mem::take(&mut self.state().time)
     }
 
     /// How many changes of any kind were made so far.
@@ -181,6 +180,16 @@ impl SimDisk {
         self.set_content(name, content);
     }
 
+    /// From now on reads that touch this range of a file fail, as at a bad sector.
+    ///
+    /// # Panics
+    /// There is no such file.
+    pub fn spoil(&self, name: &str, range: Range<u64>) {
+        let mut state = self.state();
+        let id = state.find(name).expect("the file exists");
+        state.spoiled.push((id, range));
+    }
+
     /// An independent copy of the disk as it is.
     #[must_use]
     pub fn fork(&self) -> Self {
@@ -195,6 +204,24 @@ impl SimDisk {
 
     fn handle(&self, id: u64) -> Arc<dyn DiskFile> {
         Arc::new(SimFile { disk: self.clone(), id, generation: self.state().generation })
+    }
+}
+
+impl DiskTime for SimDisk {
+    fn take(&self) -> Taken {
+        let mut state = self.state();
+        let taken = Taken { time: std::mem::take(&mut state.time), number: state.next_taken };
+        state.next_taken += 1;
+        let begun = std::mem::take(&mut state.begun);
+        state.syncing.insert(taken.number, begun);
+        taken
+    }
+
+    fn over(&self, taken: Taken) {
+        let mut state = self.state();
+        for file in state.syncing.remove(&taken.number).unwrap_or_default() {
+            state.finish(file);
+        }
     }
 }
 
@@ -309,6 +336,10 @@ impl DiskFile for SimFile {
 
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
         self.with(|state, id| {
+            let end = position.saturating_add(buffer.len() as u64);
+            if state.spoiled.iter().any(|(spoiled, range)| *spoiled == id && range.start < end && position < range.end) {
+                return Err(rustix::io::Errno::IO.into());
+            }
             let seen = &state.file(id).seen;
             let from = usize::try_from(position).unwrap_or(usize::MAX).min(seen.len());
             let len = buffer.len().min(seen.len() - from);
@@ -340,11 +371,15 @@ impl DiskFile for SimFile {
     fn sync_data(&self) -> io::Result<()> {
         self.with(|state, id| {
             let judged = state.change(Operation::Sync);
-            let file = state.file(id);
             match &judged {
-                Ok(()) => file.sync(),
+                Ok(()) => {
+                    state.begun.push(id);
+                    if state.pace.is_none() {
+                        state.finish_begun();
+                    }
+                }
                 // The system takes what it could not write for written: a later sync succeeds without it.
-                Err(e) if e.kind() == io::ErrorKind::Other => file.unsynced.clear(),
+                Err(e) if e.kind() == io::ErrorKind::Other => state.file(id).unsynced.clear(),
                 // The machine stopped in the middle: some of it made it, as the power loss will say.
                 Err(_) => {}
             }
@@ -400,6 +435,13 @@ struct State {
     faults: u64,
     pace: Option<(Random, Pace)>,
     time: Duration,
+    /// Files whose sync has begun, and whose time nobody has taken yet: all by the one task that has its turn.
+    begun: Vec<u64>,
+    /// Files whose sync is waited for, by the number of what was taken.
+    syncing: BTreeMap<u64, Vec<u64>>,
+    next_taken: u64,
+    /// Files and ranges of theirs that cannot be read.
+    spoiled: Vec<(u64, Range<u64>)>,
     system: Option<FileSystem>,
     links: Option<u64>,
 }
@@ -411,10 +453,27 @@ impl State {
         self.fault = None;
         self.stop_after = None;
         self.time = Duration::ZERO;
+        self.begun.clear();
+        self.syncing.clear();
+    }
+
+    /// A sync is over. A file has one writer, who wrote nothing meanwhile. The file may be gone.
+    fn finish(&mut self, file: u64) {
+        if let Some(file) = self.files.get_mut(&file) {
+            file.sync();
+        }
+    }
+
+    fn finish_begun(&mut self) {
+        for file in std::mem::take(&mut self.begun) {
+            self.finish(file);
+        }
     }
 
     /// Counts a change, and lets it fail if a fault is due. A planned fault is of kind `Other`, a stopped machine is not.
     fn change(&mut self, operation: Operation) -> io::Result<()> {
+        // Who goes on before anybody has taken the time is the one who synced: for him it is over.
+        self.finish_begun();
         if let Some(left) = &mut self.stop_after {
             if *left == 0 {
                 self.faults += 1;

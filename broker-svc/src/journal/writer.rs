@@ -266,6 +266,31 @@ impl Journal {
         catalog.log_bytes - catalog.snapshot_begun >= self.shared.options.snapshot_every_bytes
     }
 
+    /// Would retention let something go if there were two snapshots behind it? Then it is time for one, however little was written.
+    pub fn lacks_snapshots(&self, limits: Retention, now: Timestamp) -> bool {
+        retention::lacks_snapshots(&self.shared.catalog(), limits, now)
+    }
+
+    /// Where a snapshot can be taken that is not taken yet: behind the last group, or, where one is there already, behind a marker
+    /// that is written for it. None: there is no group yet, or no room for a marker before the next one.
+    ///
+    /// # Errors
+    /// The process ends.
+    ///
+    /// # Panics
+    /// The group before was not synced.
+    pub fn snapshot_position(&mut self) -> Result<Option<Position>, Fatal> {
+        if self.last.group.get() > 0 && self.shared.catalog().snapshots.contains(&self.last) {
+            // What is behind it has to stay free, as behind every group.
+            if self.at.byte + BLOCK as u64 + MARKER_ROOM > self.active.capacity {
+                return Ok(None);
+            }
+            self.witnessed = false;
+            self.write_marker(false)?;
+        }
+        Ok((self.last.group.get() > 0).then_some(self.last))
+    }
+
     /// What retention wants to go: the last segment of it, and what each partition loses, deleted ones included. To be journaled as
     /// [`Entry::Trim`]; the files go after that entry is durable. Not to be asked again in between. Reads indexes from the disk.
     ///

@@ -24,16 +24,25 @@ pub struct Now {
 pub(super) struct GroupClock {
     last: Timestamp,
     read_at: Monotonic,
-    is_doubtful: bool,
+}
+
+/// What an opening says about the time since the last group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Opening {
+    /// How long the broker was down, by the wall clock.
+    pub(super) downtime: Duration,
+    /// It may as well be the clock that is wrong.
+    pub(super) is_doubtful: bool,
 }
 
 impl GroupClock {
-    /// Starts at an opening, after a last group of that time; tells how long the broker was down.
-    pub(super) fn open(last_group: Option<Timestamp>, now: Now, accept_jump: bool) -> (Self, Duration) {
+    /// Starts at an opening, after a last group of that time. A doubt of an earlier opening lasts until an operator accepts the
+    /// clock: the groups since then have its time, and beside them nothing looks wrong any more.
+    pub(super) fn open(last_group: Option<Timestamp>, now: Now, was_doubtful: bool, accept_jump: bool) -> (Self, Opening) {
         let last_group = last_group.unwrap_or(now.wall);
         let downtime = now.wall.since(last_group);
-        let is_doubtful = downtime > DOUBTFUL_JUMP && !accept_jump;
-        (Self { last: last_group.max(now.wall), read_at: now.monotonic, is_doubtful }, downtime)
+        let is_doubtful = (was_doubtful || downtime > DOUBTFUL_JUMP) && !accept_jump;
+        (Self { last: last_group.max(now.wall), read_at: now.monotonic }, Opening { downtime, is_doubtful })
     }
 
     /// The time of a group that begins now.
@@ -50,10 +59,6 @@ impl GroupClock {
         }
         let latest = self.last.plus(2 * now.monotonic.since(self.read_at));
         now.wall.clamp(self.last, latest)
-    }
-
-    pub(super) fn is_doubtful(&self) -> bool {
-        self.is_doubtful
     }
 }
 
@@ -74,7 +79,7 @@ mod tests {
 
     #[test]
     fn a_clock_set_back_does_not_take_the_groups_along() {
-        let (mut clock, _) = GroupClock::open(None, now(0, 1000), false);
+        let (mut clock, _) = GroupClock::open(None, now(0, 1000), false, false);
         assert_eq!(seconds(clock.tick(now(10, 1010))), 1010);
         assert_eq!(seconds(clock.tick(now(11, 500))), 1010);
         assert_eq!(seconds(clock.tick(now(20, 1020))), 1020);
@@ -82,14 +87,14 @@ mod tests {
 
     #[test]
     fn a_clock_that_jumps_ahead_is_followed_slowly() {
-        let (mut clock, _) = GroupClock::open(None, now(0, 1000), false);
+        let (mut clock, _) = GroupClock::open(None, now(0, 1000), false, false);
         assert_eq!(seconds(clock.tick(now(10, 1_000_000))), 1020);
         assert_eq!(seconds(clock.tick(now(11, 1_000_000))), 1022);
     }
 
     #[test]
     fn many_groups_do_not_let_a_jump_through() {
-        let (mut clock, _) = GroupClock::open(None, now(0, 1000), false);
+        let (mut clock, _) = GroupClock::open(None, now(0, 1000), false, false);
         for _ in 0..1000 {
             assert_eq!(seconds(clock.tick(now(10, 1_000_000))), 1020);
         }
@@ -99,10 +104,11 @@ mod tests {
     fn more_than_a_day_between_the_last_group_and_the_opening_is_doubtful() {
         let last = Some(Timestamp::from_micros(1000 * 1_000_000));
         let day = 24 * 3600;
-        let (clock, downtime) = GroupClock::open(last, now(0, 1000 + day), false);
-        assert!(!clock.is_doubtful());
-        assert_eq!(downtime.as_secs(), day);
-        assert!(GroupClock::open(last, now(0, 1001 + day), false).0.is_doubtful());
-        assert!(!GroupClock::open(last, now(0, 1001 + day), true).0.is_doubtful());
+        let opening = |wall, was_doubtful, accept| GroupClock::open(last, now(0, wall), was_doubtful, accept).1;
+        assert_eq!(opening(1000 + day, false, false), Opening { downtime: Duration::from_secs(day), is_doubtful: false });
+        assert!(opening(1001 + day, false, false).is_doubtful);
+        assert!(!opening(1001 + day, false, true).is_doubtful);
+        assert!(opening(1000, true, false).is_doubtful, "what an earlier one doubted");
+        assert!(!opening(1000, true, true).is_doubtful);
     }
 }

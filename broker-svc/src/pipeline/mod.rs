@@ -41,8 +41,8 @@ use std::{
     time::Duration,
 };
 
-use clock::GroupClock;
 pub use clock::Now;
+use clock::{GroupClock, Opening};
 use draft::{Draft, Leaving};
 pub use exchange::{Acks, Answer, BatchOutcome, Counts, Output, Request};
 use oncelog_defects::{Defect, is_on};
@@ -99,7 +99,7 @@ impl<R> Pipeline<R> {
         if is_on(Defect::ExpiresAtReplay) {
             state.forget_idle(&options.limits, now.wall);
         }
-        let (clock, downtime) = GroupClock::open(last_group, now, options.accept_clock_jump);
+        let (clock, opening) = GroupClock::open(last_group, now, state.is_clock_doubtful(), options.accept_clock_jump);
         let mut pipeline = Self {
             hold: Hold::new(options.hold, options.hold_bytes),
             options,
@@ -114,7 +114,8 @@ impl<R> Pipeline<R> {
             next_housekeeping: now.monotonic,
             counts: Counts::default(),
         };
-        pipeline.enter(Entry::Opened { downtime }, None, now);
+        let Opening { downtime, is_doubtful } = opening;
+        pipeline.enter(Entry::Opened { downtime, is_clock_doubtful: is_doubtful }, None, now);
         pipeline
     }
 
@@ -155,7 +156,11 @@ impl<R> Pipeline<R> {
     }
 
     /// The journal proposes to drop its oldest segments.
-    pub fn on_trim(&mut self, through_segment: u64, trimmed: Vec<Trimmed>, now: Now) {
+    ///
+    /// A segment may hold records of any number of partitions, most of them deleted by now. Those that are left are few enough for an
+    /// entry, and there is nothing to be said of the others.
+    pub fn on_trim(&mut self, through_segment: u64, mut trimmed: Vec<Trimmed>, now: Now) {
+        trimmed.retain(|trimmed| self.state.ends(trimmed.partition).is_some());
         let touched: Vec<_> = trimmed.iter().map(|trimmed| trimmed.partition).collect();
         self.enter(Entry::Trim { through_segment, partitions: trimmed }, None, now);
         touched.into_iter().for_each(|partition| self.note_ends(partition));
@@ -237,9 +242,10 @@ impl<R> Pipeline<R> {
         self.hold.size()
     }
 
-    /// Did the wall clock, at opening, stand more than a day after the journal's last group? Then nothing is dropped for its age.
+    /// Did the wall clock, at this opening or at one before, stand more than a day after the journal's last group, and did nobody
+    /// accept that? Then nothing is dropped for its age.
     pub fn is_clock_doubtful(&self) -> bool {
-        self.clock.is_doubtful()
+        self.state.is_clock_doubtful()
     }
 
     /// Is there certainly room for one more change, with so many bytes of data?

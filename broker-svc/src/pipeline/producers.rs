@@ -41,7 +41,7 @@ impl<R> Pipeline<R> {
     pub(super) fn expire_producers(&mut self, now: Now) -> Duration {
         let expiration = self.options.limits.producer_id_expiration;
         let pause = (expiration / 10).clamp(Duration::from_millis(50), Duration::from_secs(600));
-        if self.clock.is_doubtful() {
+        if self.state.is_clock_doubtful() {
             return pause;
         }
         let time = self.clock.read(now);

@@ -416,7 +416,15 @@ fn idle_producers_expire_by_broker_time_and_a_duplicate_keeps_one_alive() {
     world.produce("still known", batch(0));
     world.sync_all();
     assert_eq!(world.offset("still known"), Some(0));
-    pass(&mut world, 61);
+    // A sign of life so soon after another one is not journaled, and counts all the same.
+    pass(&mut world, 2);
+    world.produce("recognised", batch(0));
+    world.sync_all();
+    pass(&mut world, 59);
+    world.produce("alive", batch(0));
+    world.sync_all();
+    assert_eq!(world.offset("alive"), Some(0));
+    pass(&mut world, 63);
     world.produce("forgotten", batch(0));
     assert_eq!(world.code("forgotten"), Some(ErrorCode::UnknownProducerId));
     assert_eq!(world.pipeline.counts().expired_producers, 1);
@@ -441,6 +449,37 @@ fn downtime_does_not_count_for_expiry() {
     world.produce("a", batch(0));
     world.sync_all();
     assert_eq!(world.offset("a"), Some(0));
+}
+
+#[test]
+fn a_second_start_after_a_doubtful_clock_still_drops_nothing_for_its_age() {
+    let mut world = World::with_producer();
+    world.sync_all();
+    let reopen = |world: &mut World, ahead: Duration, options: Options| {
+        let last_group = world.now.wall;
+        world.now.wall = last_group.plus(ahead);
+        let state = world.pipeline.state().clone();
+        world.pipeline = Pipeline::open(options, state, Some(last_group), world.now);
+        world.sync_all();
+        world.pipeline.is_clock_doubtful()
+    };
+    let month = Duration::from_secs(30 * 24 * 3600);
+    assert!(reopen(&mut world, month, options()));
+    assert!(reopen(&mut world, Duration::from_secs(1), options()), "the last group has that time now");
+    let chunks = world.pipeline.state().to_chunks();
+    assert!(State::from_chunks(chunks).expect("sound").is_clock_doubtful(), "a snapshot tells it too");
+    assert!(!reopen(&mut world, Duration::from_secs(1), Options { accept_clock_jump: true, ..options() }));
+    assert!(!reopen(&mut world, Duration::from_secs(1), options()), "once is enough");
+}
+
+#[test]
+fn a_trim_lists_no_partitions_of_deleted_topics_and_so_fits_a_group() {
+    let mut world = World::with_producer();
+    world.sync_all();
+    let gone = |id| Trimmed { partition: PartitionId(id), log_start: Offset::ZERO, bytes: 1 };
+    // More than a group of 8 MiB has room for.
+    world.pipeline.on_trim(7, (1_000..600_000).map(gone).collect(), world.now);
+    assert_eq!(world.write().entries(), [Entry::Trim { through_segment: 7, partitions: Vec::new() }]);
 }
 
 #[test]

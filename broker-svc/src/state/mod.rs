@@ -75,6 +75,7 @@ pub struct Limits {
 pub struct State {
     topics: Topics,
     producers: Producers,
+    is_clock_doubtful: bool,
 }
 
 /// Some topics, in the order in which they were asked for.
@@ -163,8 +164,9 @@ impl State {
                 self.topics.skip_to(*partition, *to);
                 Ok(())
             }
-            Entry::Opened { downtime } => {
+            Entry::Opened { downtime, is_clock_doubtful } => {
                 self.producers.opened(*downtime);
+                self.is_clock_doubtful = *is_clock_doubtful;
                 Ok(())
             }
         }
@@ -294,9 +296,10 @@ impl State {
         Some(ProducerDescription { producer: id, epoch: producer.epoch, last_seen, partitions })
     }
 
-    /// Producers that are to expire now, at most `most` of them. Each becomes an [`Entry::Expire`].
+    /// Producers that are to expire now, at most `most` of them. Each becomes an [`Entry::Expire`]. The last sign of life may be
+    /// younger than the one that is journaled, so they are given that much longer.
     pub fn expired_producers(&self, limits: &Limits, now: Timestamp, most: usize) -> Vec<ProducerId> {
-        self.producers.expired(limits.producer_id_expiration, now, most)
+        self.producers.expired(limits.producer_id_expiration.saturating_add(coarse(limits)), now, most)
     }
 
     /// What must never be done without an entry (I5): forgets producers that are to expire.
@@ -306,10 +309,14 @@ impl State {
         }
     }
 
-    /// Should a duplicate of this producer's be journaled as a sign of life? At most hourly, or 24 times within the expiration.
+    /// Should a duplicate of this producer's be journaled as a sign of life?
     pub fn is_seen_stale(&self, producer: ProducerId, limits: &Limits, now: Timestamp) -> bool {
-        let coarse = (limits.producer_id_expiration / 24).min(Duration::from_secs(3600));
-        self.producers.get(producer).is_some_and(|p| now.since(self.producers.last_seen(p)) > coarse)
+        self.producers.get(producer).is_some_and(|p| now.since(self.producers.last_seen(p)) > coarse(limits))
+    }
+
+    /// Did the last opening not know whether the clock was to be trusted?
+    pub fn is_clock_doubtful(&self) -> bool {
+        self.is_clock_doubtful
     }
 
     /// How many producers and how many windows and markers there are.
@@ -321,6 +328,11 @@ impl State {
     pub fn topic_counts(&self) -> (usize, usize) {
         (self.topics.count(), self.topics.partition_count())
     }
+}
+
+/// How exactly a producer's last sign of life is known: to the hour, or to a 24th of the expiration.
+fn coarse(limits: &Limits) -> Duration {
+    (limits.producer_id_expiration / 24).min(Duration::from_secs(3600))
 }
 
 /// Partitions after which a page of producers ends: a producer may have written to any number of them.

@@ -38,6 +38,7 @@ impl State {
             next_partition: self.topics.next_partition().0,
             next_producer: self.producers.next_id(),
             downtime_micros: u64::try_from(self.producers.downtime().as_micros()).unwrap_or(u64::MAX),
+            is_clock_doubtful: self.is_clock_doubtful,
         }));
         for (name, _) in self.topics.iter() {
             let topic = self.describe_topic(name).expect("it is being iterated");
@@ -88,6 +89,7 @@ impl State {
                 self.topics = Topics::restore(counters.next_partition);
                 let downtime = Duration::from_micros(counters.downtime_micros);
                 self.producers = Producers::restore(counters.next_producer, downtime);
+                self.is_clock_doubtful = counters.is_clock_doubtful;
             }
             Item::Topic(topic) => self.restore_topic(&topic)?,
             Item::Producer(producer) => self.restore_producer(&producer)?,
@@ -237,6 +239,8 @@ struct Counters {
     next_producer: i64,
     #[prost(uint64, tag = "3")]
     downtime_micros: u64,
+    #[prost(bool, tag = "4")]
+    is_clock_doubtful: bool,
 }
 
 #[derive(Message)]

@@ -162,7 +162,10 @@ impl Directory {
         life.commit(vec![fresh, Entry::Seen { producer }, lost], &[(0, 50), (1, 60), (0, 70)]);
         life.snapshot();
         let mut life = Life::open(&disk, Some(life));
-        life.commit(vec![Entry::Opened { downtime: Duration::from_secs(5) }], &[(0, 80), (0, 1), (1, 90)]);
+        life.commit(
+            vec![Entry::Opened { downtime: Duration::from_secs(5), is_clock_doubtful: false }],
+            &[(0, 80), (0, 1), (1, 90)],
+        );
         life.snapshot();
         life.tidy();
         if end == End::Recycled {

@@ -1,11 +1,15 @@
 //! A disk that fails, lies or is full.
 
+use std::time::Duration;
+
 use broker_svc::{
     entry::{Entry, PartitionId, Trimmed},
     journal::{
-        OpenError, Options, Retention, SnapshotError, Step, WriteError,
-        sim_disk::{Operation, SimDisk},
+        OpenError, Options, ReadError, Retention, SnapshotError, Step, WriteError,
+        disk::Disk as _,
+        sim_disk::{Operation, Pace, SimDisk},
     },
+    workers::{DiskTime as _, Taken},
 };
 use oncelog_proto::Timestamp;
 
@@ -293,4 +297,71 @@ fn a_spare_becomes_the_next_segment() {
     let (expected, broker) = (broker.state.clone(), broker.reopen().expect("opens"));
     assert_eq!(broker.state, expected);
     broker.check_log();
+}
+
+/// What is read along with it, because it stands near it, may be of other partitions.
+#[test]
+fn a_sector_that_cannot_be_read_costs_its_batch_and_no_neighbour() {
+    let disk = SimDisk::new();
+    let mut broker = Broker::open(&disk).expect("opens");
+    let bytes = [payload(0, 10_000), payload(1, 10_000), payload(2, 10_000)];
+    let [first, other, second] = bytes.clone();
+    let batches = [(0, first), (1, other), (0, second), (0, payload(3, 10_000))];
+    broker.commit(&batches).expect("room");
+    let content = disk.content(&segment(1)).expect("a segment");
+    let at = |bytes: &[u8]| content.windows(bytes.len()).position(|window| window == bytes).expect("it is there") as u64;
+    // Between two of partition 0.
+    disk.spoil(&segment(1), at(&bytes[1])..at(&bytes[1]) + 512);
+    assert_eq!(broker.read_from(0, 0).expect("all of it is sound").len(), 3);
+    let error = broker.read_from(1, 0).expect_err("it cannot be read");
+    assert!(matches!(error, ReadError::Damaged { next: Some(next), .. } if next == offset(1)), "{error:?}");
+    // Among its own: what is before it is told, and where to go on.
+    disk.spoil(&segment(1), at(&bytes[2])..at(&bytes[2]) + 512);
+    let read = broker.journal.reader().read(PartitionId(0), offset(0), 100_000).expect("the first one is sound");
+    assert_eq!(read.len(), 1);
+    let error = broker.journal.reader().read(PartitionId(0), offset(1), 100_000).expect_err("the second one is not");
+    assert!(matches!(error, ReadError::Damaged { next: Some(next), .. } if next == offset(2)), "{error:?}");
+    assert_eq!(broker.read_from(0, 2).expect("sound").len(), 1);
+}
+
+#[test]
+fn an_index_or_a_spare_that_cannot_be_read_is_made_anew() {
+    let disk = SimDisk::new();
+    let mut broker = Broker::open_with(&disk, Options { spares: 1, ..options(&disk) }).expect("opens");
+    for _ in 0..3 {
+        broker.commit_bytes(900_000);
+        broker.tidy();
+    }
+    let names = disk.names();
+    let index = names.iter().find(|name| name.ends_with(".idx")).expect("an index");
+    let spare = names.iter().find(|name| name.starts_with("spare-")).expect("a spare");
+    disk.spoil(index, 0..1 << 20);
+    disk.spoil(spare, 0..4096);
+    broker.check_log();
+    broker.commit_bytes(900_000);
+    broker.check_log();
+    let (expected, mut broker) = (broker.state.clone(), broker.reopen().expect("opens"));
+    assert_eq!(broker.state, expected);
+    broker.tidy();
+    broker.check_log();
+}
+
+#[test]
+fn a_read_does_not_end_the_sync_that_somebody_else_waits_for() {
+    let pages = |settled: fn(&SimDisk, Taken, Taken)| {
+        let disk = SimDisk::new();
+        disk.set_pace(1, Some(Pace { write: Duration::from_micros(1), sync: Duration::from_millis(100) }));
+        let file = disk.create("a").expect("room");
+        disk.sync_dir().expect("the disk works");
+        file.write_at(&[std::io::IoSlice::new(&[7; 64 * 4096])], 0).expect("room");
+        disk.over(disk.take());
+        file.sync_data().expect("the disk works");
+        let committer = disk.take();
+        let reader = disk.take();
+        settled(&disk, committer, reader);
+        let loss = disk.crash(3);
+        loss.pages + loss.kept_pages
+    };
+    assert_eq!(pages(|disk, _, reader| disk.over(reader)), 64, "a power loss has all of them to choose from");
+    assert_eq!(pages(|disk, committer, _| disk.over(committer)), 0);
 }

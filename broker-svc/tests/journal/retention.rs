@@ -186,3 +186,25 @@ fn a_segment_that_a_backup_holds_is_not_emptied() {
     assert_eq!(disk.changes() - before, 4, "renamed, index removed, directory synced, unlinked");
     assert!(!disk.names().iter().any(|name| name.contains("trimmed")));
 }
+
+/// Where nothing more can be written no snapshot is due by bytes, and without two of them nothing may go.
+#[test]
+fn retention_asks_for_the_two_snapshots_that_it_lacks() {
+    let mut broker = Broker::open(&SimDisk::new()).expect("opens");
+    let now = Timestamp::from_micros(1000);
+    for _ in 0..3 {
+        broker.commit_bytes(900_000);
+    }
+    assert!(!broker.journal.lacks_snapshots(Retention::default(), now), "nothing is over a limit");
+    let mut taken = Vec::new();
+    while broker.journal.lacks_snapshots(ALL, now) {
+        let at = broker.journal.snapshot_position().expect("the disk works").expect("there is room for a marker");
+        broker.journal.snapshot_writer().write(at, &mut broker.state.chunks()).expect("the disk works");
+        taken.push(at);
+    }
+    assert_eq!(taken.len(), 2);
+    assert_ne!(taken[0], taken[1]);
+    assert_eq!(trim(&mut broker, ALL), Some(2));
+    let (expected, broker) = (broker.state.clone(), broker.reopen().expect("opens"));
+    assert_eq!(broker.state, expected);
+}

@@ -19,7 +19,7 @@ fn every_kind_of_entry_comes_back_after_a_restart() {
     let topic = TopicName::parse("t").expect("allowed");
     let producer = ProducerId::new(7).expect("valid");
     let entries = [
-        Entry::Opened { downtime: Duration::from_secs(3) },
+        Entry::Opened { downtime: Duration::from_secs(3), is_clock_doubtful: true },
         Entry::CreateTopic { topic: topic.clone(), first_partition: PartitionId(4), partitions: PartitionCount::ONE },
         Entry::InitProducer { producer, epoch: Epoch::ZERO, token: Some(TokenHash([1; 16])) },
         Entry::Seen { producer },
