@@ -63,6 +63,8 @@ pub(crate) enum Answer {
     Status(tonic::Code),
     /// This error, for every batch, whatever came of it.
     Refuse(ErrorCode),
+    /// What came of it, but for this partition this error, known to anybody or not.
+    RefuseIn(i32, i32),
     /// No result at all.
     Nonsense,
     /// Nothing, ever.
@@ -478,11 +480,12 @@ impl BrokerService for Service {
             let judged = if plan.carry_out { self.judge(&request, batch) } else { BatchResult::default() };
             results.push(match plan.answer {
                 Answer::Refuse(code) => BatchResult { outcome: refuse(code.into()) },
+                Answer::RefuseIn(partition, code) if partition == batch.partition => BatchResult { outcome: refuse(code) },
                 _ => judged,
             });
         }
         match plan.answer {
-            Answer::Honest | Answer::Refuse(_) => Ok(Response::new(ProduceResponse { results })),
+            Answer::Honest | Answer::Refuse(_) | Answer::RefuseIn(..) => Ok(Response::new(ProduceResponse { results })),
             Answer::Status(code) => Err(Status::new(code, "as planned")),
             Answer::Nonsense => Ok(Response::new(ProduceResponse::default())),
             Answer::Never => std::future::pending().await,
