@@ -202,7 +202,8 @@ fn describe_error(status: &Status) -> DescribeError {
         Code::NotFound => ErrorCode::UnknownTopicOrPartition,
         Code::PermissionDenied | Code::Unauthenticated => ErrorCode::TopicAuthorizationFailed,
         Code::ResourceExhausted => ErrorCode::ResourceExhausted,
-        Code::InvalidArgument | Code::OutOfRange | Code::FailedPrecondition | Code::Unimplemented => ErrorCode::InvalidRequest,
+        Code::InvalidArgument | Code::FailedPrecondition | Code::Unimplemented => ErrorCode::InvalidRequest,
+        // `OUT_OF_RANGE` as well: the question is never too large, so that is said of an answer, and by this process.
         _ => return DescribeError::Unreachable(told(status)),
     };
     let details = status.get_error_details();
@@ -243,14 +244,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_three_statuses_are_permanent_and_only_init_can_say_unknown() {
+    fn only_two_statuses_are_permanent_only_init_can_say_unknown_and_only_produce_too_large() {
         for number in 1..=16 {
             let code = Code::from_i32(number);
-            let status = Status::new(code, "x");
-            let permanent = matches!(code, Code::InvalidArgument | Code::OutOfRange | Code::FailedPrecondition);
-            assert_eq!(failure(&status, false).kind == FailureKind::Permanent, permanent, "{code:?}");
-            assert_eq!(failure(&status, false).kind == FailureKind::InDoubt, !permanent, "{code:?}");
-            assert_eq!(failure(&status, true).kind == FailureKind::UnknownProducer, code == Code::NotFound, "{code:?}");
+            let kind = |init| failure(&Status::new(code, "x"), init).kind;
+            let (of_produce, of_init) = match code {
+                Code::InvalidArgument | Code::FailedPrecondition => (FailureKind::Permanent, FailureKind::Permanent),
+                Code::OutOfRange => (FailureKind::TooLarge, FailureKind::InDoubt),
+                Code::NotFound => (FailureKind::InDoubt, FailureKind::UnknownProducer),
+                _ => (FailureKind::InDoubt, FailureKind::InDoubt),
+            };
+            assert_eq!((kind(false), kind(true)), (of_produce, of_init), "{code:?}");
         }
     }
 
@@ -261,8 +265,8 @@ mod tests {
         assert_eq!((fault.code(), fault.message()), (ErrorCode::InvalidTopicException, "bad"));
         let DescribeError::Refused(fault) = describe_error(&Status::not_found("x")) else { panic!("refused") };
         assert_eq!(fault.code(), ErrorCode::UnknownTopicOrPartition);
-        for away in [Status::unavailable("x"), Status::cancelled("x"), Status::internal("x"), Status::deadline_exceeded("x")] {
-            assert!(matches!(describe_error(&away), DescribeError::Unreachable(_)), "{away:?}");
+        for away in [Code::Unavailable, Code::Cancelled, Code::Internal, Code::DeadlineExceeded, Code::OutOfRange] {
+            assert!(matches!(describe_error(&Status::new(away, "x")), DescribeError::Unreachable(_)), "{away:?}");
         }
     }
 

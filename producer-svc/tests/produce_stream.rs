@@ -152,3 +152,20 @@ async fn a_call_that_is_too_large_for_the_broker_ends_its_stream_and_is_made_aga
     assert!(broker.streams() > 1, "no stream ended");
     assert_eq!(broker.inits().len(), 1, "a part that fits is no reason to recover");
 }
+
+#[tokio::test]
+async fn an_answer_that_is_too_large_leaves_the_call_in_doubt() {
+    let plan = |call, _: &_| if call == 0 { Plan::carried_out(Answer::TooLarge) } else { Plan::default() };
+    for broker in [FakeBroker::start(1, plan).await, FakeBroker::without_streams(1, plan).await] {
+        let (_producer, mut client) = broker.producer(&ONE_BY_ONE).await;
+        let sent = client.send(request("t", None, "once")).await.expect("it is in the log").into_inner();
+        assert_eq!(sent.records[0].offset, 0);
+        assert_eq!(broker.values("t", 0), ["once"]);
+        assert_eq!((broker.seen().len(), broker.inits().len()), (2, 1), "the same once more, and no reason to recover");
+    }
+    // Without a tag it is written twice; but never is told as not written what may have been.
+    let broker = FakeBroker::start(1, plan).await;
+    let (_producer, mut client) = broker.producer(&[&ONE_BY_ONE[..], &[("enable.idempotence", "false")]].concat()).await;
+    client.send(request("t", None, "twice")).await.expect("it is in the log");
+    assert_eq!(broker.values("t", 0), ["twice", "twice"]);
+}

@@ -50,11 +50,8 @@ fn not_understood(Nonsense(what): Nonsense) -> BatchAnswer {
 fn acknowledged(ack: &v1::BatchAck, count: RecordCount, acks: Acks, now: Timestamp) -> Result<BatchAnswer, Nonsense> {
     let base_offset = match (ack.base_offset, acks) {
         (-1, Acks::Zero) => None,
-        (offset, _) => Some(sensible(Offset::new(offset))?),
+        (offset, _) => Some(offset_with_room(offset, count)?),
     };
-    if base_offset.is_some_and(|base| base.checked_add(count).is_none()) {
-        return Err(Nonsense(format!("offset {} leaves no room for {count} records", ack.base_offset)));
-    }
     let append_time = match (&ack.append_time, acks) {
         (Some(time), _) => Timestamp::from_proto(time),
         // Nothing was appended yet; the time of the answer is the best there is.
@@ -102,13 +99,21 @@ fn recovered(partition: Partition) -> Result<RecoveredPartition, Nonsense> {
 
 fn window_entry(entry: &v1::WindowEntry) -> Result<RecoveredBatch, Nonsense> {
     let append_time = entry.append_time.as_ref().map(Timestamp::from_proto);
+    let count = sensible(RecordCount::new(entry.record_count))?;
     Ok(RecoveredBatch {
         base: sensible(Sequence::new(entry.base_sequence))?,
-        count: sensible(RecordCount::new(entry.record_count))?,
-        base_offset: sensible(Offset::new(entry.base_offset))?,
+        count,
+        base_offset: offset_with_room(entry.base_offset, count)?,
         append_time: append_time.ok_or_else(|| Nonsense("a batch of a window has no append_time".to_owned()))?,
         checksum: entry.checksum,
     })
+}
+
+/// The offset of a batch's first record. Its other records have offsets, too.
+fn offset_with_room(base_offset: i64, count: RecordCount) -> Result<Offset, Nonsense> {
+    let base = sensible(Offset::new(base_offset))?;
+    let end = base.checked_add(count);
+    end.map(|_| base).ok_or_else(|| Nonsense(format!("offset {base} leaves no room for {count} records")))
 }
 
 /// The number of partitions of `topic`, which was asked for alone.
@@ -240,6 +245,8 @@ mod tests {
     fn a_page_that_could_not_be_true_is_nonsense() {
         let six = (0..6).map(|base| entry(base, 1)).collect::<Vec<_>>();
         assert!(init_page(page(6, six[1..].to_vec())).is_ok(), "five are the window");
+        let last = v1::WindowEntry { base_offset: i64::MAX - 2, ..entry(5, 2) };
+        assert!(init_page(page(7, vec![last])).is_ok(), "there is room for two");
         let bad = [
             v1::InitProducerIdResponse { producer_id: -1, ..page(0, vec![]) },
             v1::InitProducerIdResponse { producer_epoch: -1, ..page(0, vec![]) },
@@ -251,6 +258,8 @@ mod tests {
             page(5, vec![entry(5, 0)]),
             page(7, vec![v1::WindowEntry { append_time: None, ..entry(5, 2) }]),
             page(7, vec![v1::WindowEntry { base_offset: -1, ..entry(5, 2) }]),
+            page(7, vec![v1::WindowEntry { base_offset: i64::MAX - 1, ..entry(5, 2) }]),
+            page(7, vec![v1::WindowEntry { base_offset: i64::MAX, ..entry(5, 2) }]),
         ];
         for page in bad {
             assert!(init_page(page.clone()).is_err(), "{page:?}");

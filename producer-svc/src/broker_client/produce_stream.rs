@@ -8,7 +8,8 @@
 //! One task owns the stream, which is opened when a call is there and none is open. Answers come back in the order of the calls. A
 //! stream that ends leaves all its unanswered calls in doubt. So does one that is given up because its first call took too long:
 //! what is behind it cannot be answered before it. Only the first unanswered call may bear the status that the stream ended with:
-//! the broker answers what came before and looks at nothing that comes after.
+//! the broker answers what came before and looks at nothing that comes after. (An answer that is too large to be heard ends the
+//! stream here, with the status of a call that is too large there; which of them it is, the session judges.)
 //!
 //! A stream is opened before anything is sent on it. So a broker that does not offer it says so while the call is still here, and
 //! the call is made as a `Produce` instead.

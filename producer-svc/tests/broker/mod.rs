@@ -67,6 +67,8 @@ pub(crate) enum Answer {
     RefuseIn(i32, i32),
     /// No result at all.
     Nonsense,
+    /// More than the producer takes.
+    TooLarge,
     /// Nothing, ever.
     Never,
 }
@@ -362,6 +364,11 @@ impl Service {
             Answer::Honest | Answer::Refuse(_) | Answer::RefuseIn(..) => Ok(Response::new(ProduceResponse { results })),
             Answer::Status(code) => Err(Status::new(code, "as planned")),
             Answer::Nonsense => Ok(Response::new(ProduceResponse::default())),
+            Answer::TooLarge => {
+                let message = "x".repeat(17 << 20);
+                let outcome = batch_result::Outcome::Error(BatchError { message, ..BatchError::default() });
+                Ok(Response::new(ProduceResponse { results: vec![BatchResult { outcome: Some(outcome) }] }))
+            }
             Answer::Never => std::future::pending().await,
         }
     }
