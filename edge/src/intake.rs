@@ -5,6 +5,9 @@
 //! process. Who finds nothing left is refused in the middle of a request and can send it again, for nothing of it was looked at;
 //! nobody waits here, or requests that are half there could wait for each other.
 //!
+//! A refusal is about the message that there is no room for. One piece may hold the end of a message and begin others: what is
+//! whole goes on before. On a stream it is answered then; else its sender would take it for the one that was refused.
+//!
 //! What is paid comes back when the service takes a message over. Of a stream that is when it asks for more: the transport decodes
 //! all that is whole first. Of any other call it is when the service lets the request's [`Share`] go.
 //!
@@ -120,6 +123,7 @@ where
             share,
             taken_over: 0,
             begun: 0,
+            rest: None,
             limit: None,
             is_over: false,
             _place: Arc::clone(&place),
@@ -226,6 +230,8 @@ struct Arriving {
     taken_over: u64,
     /// Bytes of the message that has begun.
     begun: u64,
+    /// What follows in its piece on the messages that there was room for. It is weighed when it is asked for.
+    rest: Option<Bytes>,
     /// Until when it has to be whole.
     limit: Option<Pin<Box<Sleep>>>,
     is_over: bool,
@@ -233,16 +239,42 @@ struct Arriving {
 }
 
 impl Arriving {
-    fn weigh(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        let Weighed { whole, begun } = self.scale.put(bytes);
+    /// Weighs and pays for the next piece: how many bytes of it may go on. Less than all of them: whole messages.
+    fn weigh(&mut self, piece: &[u8]) -> Result<usize, Fault> {
+        let start = self.scale.clone();
+        let all = self.scale.put(piece);
+        if self.pay(all) {
+            return Ok(piece.len());
+        }
+        self.scale = start;
+        let mut paid = 0;
+        while paid < piece.len() {
+            let before = self.scale.clone();
+            let (len, next) = self.scale.put_message(&piece[paid..]);
+            if self.pay(next) {
+                paid += len;
+            } else if paid == 0 {
+                return Err(self.share.0.budget.refusal(next.whole.max(next.begun)));
+            } else {
+                self.scale = before;
+                break;
+            }
+        }
+        Ok(paid)
+    }
+
+    /// False, and nothing is changed, if there is no room.
+    fn pay(&mut self, Weighed { whole, begun }: Weighed) -> bool {
+        // What was begun is in `whole` if it has ended.
+        let taken_over = self.taken_over + whole;
+        if !self.share.0.set(taken_over + begun) {
+            return false;
+        }
         if whole > 0 {
             self.limit = None;
         }
-        // What was begun is in `whole` if it has ended.
-        self.taken_over += whole;
-        self.begun = begun;
-        let paid = &self.share.0;
-        if paid.set(self.taken_over + self.begun) { Ok(()) } else { Err(paid.budget.refusal(whole.max(begun))) }
+        (self.taken_over, self.begun) = (taken_over, begun);
+        true
     }
 
     fn is_awaited(&self) -> bool {
@@ -262,7 +294,10 @@ impl http_body::Body for Arriving {
             self.taken_over = 0;
             assert!(self.share.0.set(self.begun), "less is always given");
         }
-        let polled = http_body::Body::poll_frame(Pin::new(&mut self.body), cx);
+        let polled = match self.rest.take() {
+            Some(rest) => Poll::Ready(Some(Ok(Frame::data(rest)))),
+            None => http_body::Body::poll_frame(Pin::new(&mut self.body), cx),
+        };
         if polled.is_pending() && self.is_awaited() {
             let time = self.share.0.budget.limits.message_time;
             ready!(self.limit.get_or_insert_with(|| Box::pin(sleep(time))).as_mut().poll(cx));
@@ -271,23 +306,27 @@ impl http_body::Body for Arriving {
             let fault = Fault::new(ErrorCode::RequestTimedOut, message).with("timeout_ms", time.as_millis());
             return Poll::Ready(Some(Err(fault.to_status())));
         }
-        let frame = ready!(polled);
-        if let Some(Ok(frame)) = &frame
-            && let Some(bytes) = frame.data_ref()
-            && let Err(fault) = self.weigh(bytes)
+        let mut frame = ready!(polled);
+        if let Some(Ok(frame)) = &mut frame
+            && let Some(piece) = frame.data_mut()
         {
-            self.is_over = true;
-            return Poll::Ready(Some(Err(fault.to_status())));
+            match self.weigh(piece) {
+                Ok(paid) => self.rest = Some(piece.split_off(paid)).filter(|rest| !rest.is_empty()),
+                Err(fault) => {
+                    self.is_over = true;
+                    return Poll::Ready(Some(Err(fault.to_status())));
+                }
+            }
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.is_over || http_body::Body::is_end_stream(&self.body)
+        self.is_over || (self.rest.is_none() && http_body::Body::is_end_stream(&self.body))
     }
 
     fn size_hint(&self) -> SizeHint {
-        http_body::Body::size_hint(&self.body)
+        if self.rest.is_some() { SizeHint::default() } else { http_body::Body::size_hint(&self.body) }
     }
 }
 
@@ -326,7 +365,10 @@ mod tests {
         async fn call(&self, path: &str, sent: Vec<Vec<u8>>) -> Result<Request<Body>, Status> {
             let sent = tokio_stream::iter(sent.into_iter().map(|piece| Ok::<_, Infallible>(Bytes::from(piece))));
             // The caller has not ended.
-            let body = Body::new(axum::body::Body::from_stream(sent.chain(tokio_stream::pending())));
+            self.call_with(path, Body::new(axum::body::Body::from_stream(sent.chain(tokio_stream::pending())))).await
+        }
+
+        async fn call_with(&self, path: &str, body: Body) -> Result<Request<Body>, Status> {
             let (tell, mut told) = mpsc::channel(1);
             let service = service_fn(move |request: Request<Body>| {
                 tell.try_send(request).expect("one call");
@@ -346,8 +388,9 @@ mod tests {
     /// A message of `len` bytes without anything in it that multiplies, of which `missing` are not sent.
     fn message(len: usize, missing: usize) -> Vec<u8> {
         // Field 15 is no field of any request.
+        let value = len.saturating_sub(3);
         let mut message =
-            vec![0x7a, 0x80 | u8::try_from((len - 3) & 0x7f).expect("7 bits"), u8::try_from((len - 3) >> 7).expect("small")];
+            vec![0x7a, 0x80 | u8::try_from(value & 0x7f).expect("7 bits"), u8::try_from(value >> 7).expect("small")];
         message.resize(len, 0);
         let head = [&[0], &u32::try_from(len).expect("small").to_be_bytes()[..]].concat();
         [head, message[..len - missing].to_vec()].concat()
@@ -419,6 +462,54 @@ mod tests {
         }
         drop(body);
         assert_eq!(edge.layer.budget.bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_frame_that_is_refused_says_nothing_of_the_whole_messages_in_it() {
+        let edge = Edge::new(1_000, 10);
+        let first = message(600, 0);
+        let (begun, ended) = first.split_at(200);
+        // The end of one message, another one, and the beginning of a third.
+        let frame = |third: Vec<u8>| [ended.to_vec(), message(1_000, 0), third].concat();
+        let sizes = [begun.len(), ended.len(), message(1_000, 0).len()];
+
+        let sent = vec![begun.to_vec(), frame(message(1_001, 0)), message(1, 0)];
+        let mut body = edge.call(STREAM, sent).await.expect("a place").into_body();
+        for size in sizes {
+            assert_eq!(next(&mut body).await.expect("there is room for it"), size);
+        }
+        assert_refused(&next(&mut body).await.expect_err("too large"), Code::InvalidArgument, "MESSAGE_TOO_LARGE");
+        let over = std::future::poll_fn(|cx| http_body::Body::poll_frame(Pin::new(&mut body), cx)).await;
+        assert!(over.is_none(), "{over:?}");
+        drop(body);
+
+        // One that there is room for, once those before it are taken over.
+        let sent = vec![begun.to_vec(), frame(message(1_000, 400)), message(1_000, 0)[5 + 600..].to_vec()];
+        let mut body = edge.call(STREAM, sent).await.expect("a place").into_body();
+        for size in [&sizes[..], &[5 + 600, 400]].concat() {
+            assert_eq!(next(&mut body).await.expect("there is room for it"), size);
+        }
+        assert_eq!(edge.layer.budget.bytes.load(Ordering::Relaxed), 1_000);
+
+        // And one that finds none.
+        let sent = vec![[message(0, 0), message(1, 0)].concat()];
+        let mut other = edge.call(STREAM, sent).await.expect("a place").into_body();
+        assert_eq!(next(&mut other).await.expect("it is empty"), 5);
+        assert_refused(&next(&mut other).await.expect_err("one byte"), Code::ResourceExhausted, "RESOURCE_EXHAUSTED");
+        drop((body, other));
+        assert_eq!(edge.layer.budget.bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_body_does_not_end_before_the_rest_of_its_last_frame() {
+        let edge = Edge::new(1_000, 10);
+        let last = Bytes::from([message(600, 0), message(600, 0)].concat());
+        let mut body = edge.call_with(STREAM, Body::new(axum::body::Body::from(last))).await.expect("a place").into_body();
+        for _ in 0..2 {
+            assert!(!http_body::Body::is_end_stream(&body));
+            assert_eq!(next(&mut body).await.expect("there is room for it"), 605);
+        }
+        assert!(http_body::Body::is_end_stream(&body));
     }
 
     #[tokio::test]

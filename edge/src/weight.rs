@@ -36,7 +36,7 @@ impl Call {
 }
 
 /// Weighs the messages of one call, each behind its length as gRPC sends them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Scale {
     call: Option<Call>,
     head: Vec<u8>,
@@ -70,29 +70,42 @@ impl Scale {
     pub(crate) fn put(&mut self, mut bytes: &[u8]) -> Weighed {
         let mut whole = 0;
         while !bytes.is_empty() {
+            let (len, weighed) = self.put_message(bytes);
+            whole += weighed.whole;
+            bytes = &bytes[len..];
+        }
+        Weighed { whole, begun: self.begun() }
+    }
+
+    /// Weighs the next bytes of the call up to the first end of a message in them, if one ends. How many they were, at least one
+    /// if there is one.
+    pub(crate) fn put_message(&mut self, bytes: &[u8]) -> (usize, Weighed) {
+        let mut left = bytes;
+        while !left.is_empty() {
             if self.head.len() < HEAD_BYTES {
-                let (head, rest) = bytes.split_at(bytes.len().min(HEAD_BYTES - self.head.len()));
+                let (head, rest) = left.split_at(left.len().min(HEAD_BYTES - self.head.len()));
                 self.head.extend_from_slice(head);
-                bytes = rest;
+                left = rest;
                 let Ok([flag, len @ ..]) = <[u8; HEAD_BYTES]>::try_from(self.head.as_slice()) else { break };
                 self.missing = u64::from(u32::from_be_bytes(len));
                 // Compressed messages are refused by the server, unread.
                 self.walk = self.call.filter(|_| flag == 0).map(|call| Walk::new(call.request, self.missing));
             } else {
-                let len = usize::try_from(self.missing).unwrap_or(usize::MAX).min(bytes.len());
-                let (part, rest) = bytes.split_at(len);
+                let len = usize::try_from(self.missing).unwrap_or(usize::MAX).min(left.len());
+                let (part, rest) = left.split_at(len);
                 self.submessages += self.walk.as_mut().map_or(0, |walk| walk.over(part));
                 self.bytes += len as u64;
                 self.missing -= len as u64;
-                bytes = rest;
+                left = rest;
             }
             if self.missing == 0 && self.head.len() == HEAD_BYTES {
-                whole += self.begun();
+                let whole = self.begun();
                 (self.bytes, self.submessages) = (0, 0);
                 self.head.clear();
+                return (bytes.len() - left.len(), Weighed { whole, begun: 0 });
             }
         }
-        Weighed { whole, begun: self.begun() }
+        (bytes.len(), Weighed { whole: 0, begun: self.begun() })
     }
 
     fn begun(&self) -> u64 {
@@ -101,7 +114,7 @@ impl Scale {
 }
 
 /// The way through one message.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Walk {
     /// Bytes behind.
     at: u64,

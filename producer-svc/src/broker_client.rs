@@ -25,12 +25,12 @@ use tonic::{
 use tonic_types::StatusExt;
 
 use crate::{
-    session::{CallFailure, Event, FailureKind, InitAnswer, InitId, ProduceCall},
+    session::{CallFailure, Event, FailureKind, InitAnswer, InitId, OutgoingBatch, ProduceCall},
     surroundings::Connect,
     topics::{Describe, DescribeError},
 };
 use answer::Nonsense;
-use produce_stream::{Ended, ProduceStream};
+use produce_stream::ProduceStream;
 
 /// The broker, as far as this process knows it. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -44,11 +44,19 @@ pub(crate) struct BrokerClient {
 }
 
 impl BrokerClient {
-    /// Does not connect yet. Batches are sent with `acks`; a question for a topic may take `describe_timeout`.
+    /// Does not connect yet. Batches are sent with `acks`, in at most `max_in_flight` calls at a time; a question for a topic may
+    /// take `describe_timeout`.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub(crate) fn new(broker: Uri, connect: &Connect, acks: Acks, describe_timeout: Duration, wall_clock: WallClock) -> Self {
+    pub(crate) fn new(
+        broker: Uri,
+        connect: &Connect,
+        acks: Acks,
+        max_in_flight: usize,
+        describe_timeout: Duration,
+        wall_clock: WallClock,
+    ) -> Self {
         let endpoint = Endpoint::from(broker)
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
@@ -58,41 +66,29 @@ impl BrokerClient {
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT);
         let stub = BrokerServiceClient::new(connect(endpoint)).max_decoding_message_size(MAX_ANSWER_BYTES);
-        let stream = ProduceStream::start(stub.clone());
+        let stream = ProduceStream::start(stub.clone(), max_in_flight);
         Self { stub, stream, acks, describe_timeout, wall_clock }
     }
 
-    /// Makes a `Produce` call, once: on the stream, or unary where the broker offers no streams.
-    pub(crate) async fn produce(mut self, produce: ProduceCall) -> Event {
+    /// Makes a `Produce` call, once: on the stream, or unary where the broker offers no streams. When this returns, the call has its
+    /// place behind those that were made before; what came of it is still to be waited for.
+    ///
+    /// # Panics
+    /// More calls than `max_in_flight` have not ended.
+    pub(crate) fn produce(&self, produce: ProduceCall) -> impl Future<Output = Event> + Send + use<> {
         let ProduceCall { call, batches, timeout } = produce;
-        let tag = batches.first().and_then(|batch| batch.tag);
         let counts: Vec<_> = batches.iter().map(|batch| batch.packed.count()).collect();
-        let request = v1::ProduceRequest {
-            producer_id: tag.map(|tag| tag.producer.get()),
-            producer_epoch: tag.map_or(0, |tag| tag.epoch.get()),
-            acks: self.acks.into(),
-            batches: batches
-                .into_iter()
-                .map(|batch| v1::Batch {
-                    topic: batch.partition.topic.to_string(),
-                    partition: batch.partition.partition.get(),
-                    base_sequence: batch.tag.map_or(0, |tag| tag.base.get()),
-                    packed: Some(batch.packed.to_proto()),
-                    ..v1::Batch::default()
-                })
-                .collect(),
-        };
-        let deadline = Instant::now() + timeout;
-        let answered = match self.stream.call(request, deadline).await {
-            Ended::Answered(answered) => answered,
-            Ended::NotOffered(request) => until(deadline, self.stub.produce(request)).await,
-        };
-        let results = answered
-            .map_err(|status| failure(&status, false))
-            .and_then(|response| answer::batches(response, &counts, self.acks, self.wall_clock.now()).map_err(in_doubt));
-        match results {
-            Ok(results) => Event::ProduceAnswered { call, results },
-            Err(failure) => Event::ProduceFailed { call, failure },
+        let answered = self.stream.call(batches, self.acks, Instant::now() + timeout);
+        let (acks, wall_clock) = (self.acks, self.wall_clock.clone());
+        async move {
+            let results = answered
+                .await
+                .map_err(|status| failure(&status, false))
+                .and_then(|response| answer::batches(response, &counts, acks, wall_clock.now()).map_err(in_doubt));
+            match results {
+                Ok(results) => Event::ProduceAnswered { call, results },
+                Err(failure) => Event::ProduceFailed { call, failure },
+            }
         }
     }
 
@@ -164,6 +160,24 @@ impl Describe for BrokerClient {
     }
 }
 
+/// A call's batches in the contract's words. All have the same producer and epoch, or none has a tag.
+fn request(batches: Vec<OutgoingBatch>, acks: Acks) -> v1::ProduceRequest {
+    let tag = batches.first().and_then(|batch| batch.tag);
+    let batches = batches.into_iter().map(|batch| v1::Batch {
+        topic: batch.partition.topic.to_string(),
+        partition: batch.partition.partition.get(),
+        base_sequence: batch.tag.map_or(0, |tag| tag.base.get()),
+        packed: Some(batch.packed.to_proto()),
+        ..v1::Batch::default()
+    });
+    v1::ProduceRequest {
+        producer_id: tag.map(|tag| tag.producer.get()),
+        producer_epoch: tag.map_or(0, |tag| tag.epoch.get()),
+        acks: acks.into(),
+        batches: batches.collect(),
+    }
+}
+
 /// A call with its own clock: tonic's would report a deadline as `CANCELLED`.
 async fn until<T>(deadline: Instant, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Status> {
     match timeout_at(deadline, call).await {
@@ -188,7 +202,8 @@ fn describe_error(status: &Status) -> DescribeError {
         Code::NotFound => ErrorCode::UnknownTopicOrPartition,
         Code::PermissionDenied | Code::Unauthenticated => ErrorCode::TopicAuthorizationFailed,
         Code::ResourceExhausted => ErrorCode::ResourceExhausted,
-        Code::InvalidArgument | Code::OutOfRange | Code::FailedPrecondition | Code::Unimplemented => ErrorCode::InvalidRequest,
+        Code::InvalidArgument | Code::FailedPrecondition | Code::Unimplemented => ErrorCode::InvalidRequest,
+        // `OUT_OF_RANGE` as well: the question is never too large, so that is said of an answer, and by this process.
         _ => return DescribeError::Unreachable(told(status)),
     };
     let details = status.get_error_details();
@@ -229,14 +244,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_three_statuses_are_permanent_and_only_init_can_say_unknown() {
+    fn only_two_statuses_are_permanent_only_init_can_say_unknown_and_only_produce_too_large() {
         for number in 1..=16 {
             let code = Code::from_i32(number);
-            let status = Status::new(code, "x");
-            let permanent = matches!(code, Code::InvalidArgument | Code::OutOfRange | Code::FailedPrecondition);
-            assert_eq!(failure(&status, false).kind == FailureKind::Permanent, permanent, "{code:?}");
-            assert_eq!(failure(&status, false).kind == FailureKind::InDoubt, !permanent, "{code:?}");
-            assert_eq!(failure(&status, true).kind == FailureKind::UnknownProducer, code == Code::NotFound, "{code:?}");
+            let kind = |init| failure(&Status::new(code, "x"), init).kind;
+            let (of_produce, of_init) = match code {
+                Code::InvalidArgument | Code::FailedPrecondition => (FailureKind::Permanent, FailureKind::Permanent),
+                Code::OutOfRange => (FailureKind::TooLarge, FailureKind::InDoubt),
+                Code::NotFound => (FailureKind::InDoubt, FailureKind::UnknownProducer),
+                _ => (FailureKind::InDoubt, FailureKind::InDoubt),
+            };
+            assert_eq!((kind(false), kind(true)), (of_produce, of_init), "{code:?}");
         }
     }
 
@@ -247,8 +265,8 @@ mod tests {
         assert_eq!((fault.code(), fault.message()), (ErrorCode::InvalidTopicException, "bad"));
         let DescribeError::Refused(fault) = describe_error(&Status::not_found("x")) else { panic!("refused") };
         assert_eq!(fault.code(), ErrorCode::UnknownTopicOrPartition);
-        for away in [Status::unavailable("x"), Status::cancelled("x"), Status::internal("x"), Status::deadline_exceeded("x")] {
-            assert!(matches!(describe_error(&away), DescribeError::Unreachable(_)), "{away:?}");
+        for away in [Code::Unavailable, Code::Cancelled, Code::Internal, Code::DeadlineExceeded, Code::OutOfRange] {
+            assert!(matches!(describe_error(&Status::new(away, "x")), DescribeError::Unreachable(_)), "{away:?}");
         }
     }
 

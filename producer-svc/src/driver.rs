@@ -6,7 +6,7 @@
 
 use std::{mem, sync::Arc};
 
-use oncelog_proto::{PartitionIndex, TopicName, topic::PartitionCount, v1::Record};
+use oncelog_proto::{ErrorCode, PartitionIndex, TopicName, topic::PartitionCount, v1::Record};
 use rustc_hash::FxHashMap;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -20,7 +20,7 @@ use crate::{
     clock::Clock,
     metrics::Metrics,
     partitioner::Partitioner,
-    session::{Action, Event, FailureKind, RecordOutcome, SendId, Session},
+    session::{Action, BatchAnswer, Event, FailureKind, RecordOutcome, SendId, Session},
     topics::Topics,
 };
 
@@ -139,6 +139,11 @@ impl Running {
         if matches!(event, Event::ProduceFailed { .. }) {
             self.driver.metrics.produce_failures.add(1);
         }
+        if let Event::ProduceAnswered { results, .. } = event
+            && let Some(message) = results.iter().find_map(says_nothing)
+        {
+            tracing::warn!(message, "the broker does not say whether it appended a batch; it is sent again until it does");
+        }
         match event {
             Event::ProduceFailed { failure, .. } | Event::InitFailed { failure, .. } => {
                 tracing::debug!(kind = ?failure.kind, message = failure.message, "a call to the broker failed");
@@ -163,7 +168,8 @@ impl Running {
             match action {
                 Action::Produce(call) => {
                     self.driver.metrics.produce_calls.add(1);
-                    self.calls.spawn(self.driver.broker.clone().produce(call));
+                    // Made here, so that calls of one turn leave in their order. Only the wait is the task's.
+                    self.calls.spawn(self.driver.broker.produce(call));
                 }
                 Action::Init { init, recover, token, timeout } => {
                     self.driver.metrics.init_calls.add(1);
@@ -198,6 +204,14 @@ impl Running {
             // The caller may be gone; its records were not.
             let _ = waiting.send(outcomes);
         }
+    }
+}
+
+/// In words, if it is a defect of the broker's or one of a later version.
+fn says_nothing(answer: &BatchAnswer) -> Option<&str> {
+    match answer {
+        BatchAnswer::Refused { code: ErrorCode::Unspecified, message, .. } => Some(message),
+        BatchAnswer::Refused { .. } | BatchAnswer::Acknowledged { .. } => None,
     }
 }
 

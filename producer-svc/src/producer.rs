@@ -103,7 +103,9 @@ impl Producer {
 
         let metrics = Arc::<Metrics>::default();
         let buffer = Buffer::new(settings.buffer_memory);
-        let broker = BrokerClient::new(settings.broker.clone(), &connect, settings.acks, settings.request_timeout, wall_clock);
+        let (acks, max_in_flight) = (settings.acks, settings.max_in_flight);
+        let broker =
+            BrokerClient::new(settings.broker.clone(), &connect, acks, max_in_flight, settings.request_timeout, wall_clock);
         let topics = Topics::new(broker.clone(), settings.retry_backoff);
         let (hand_over, inbox) = mpsc::channel(INBOX);
         let admission = Admission::new(&settings, topics.clone(), buffer.clone(), hand_over);

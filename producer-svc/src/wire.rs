@@ -21,10 +21,11 @@ pub fn send(request: &SendRequest, max_request_size: usize) -> Result<(), Fault>
     rpc::check(request, max_request_size).map(drop)
 }
 
-/// Reads the answer to a `Produce` of one batch for each of `counts`, which came `now`.
+/// Reads the answer to a `Produce` of one batch for each of `counts`, which came `now`. A result that makes no sense leaves the
+/// outcome of its batch unknown.
 ///
 /// # Errors
-/// What makes no sense about it; the outcome of the batches stays unknown.
+/// It has another number of results; the outcome of all batches stays unknown.
 pub fn produced(
     response: ProduceResponse,
     counts: &[RecordCount],

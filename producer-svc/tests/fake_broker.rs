@@ -128,6 +128,38 @@ async fn a_call_without_an_answer_is_made_again_and_its_records_keep_their_offse
 }
 
 #[tokio::test]
+async fn a_code_that_is_not_known_leaves_the_other_batches_of_its_call_alone() {
+    let (say_it_plainly, plain) = watch::channel(false);
+    // Until then the first partition's batch is in the log, and nobody can tell.
+    let plan = move |_, _: &_| if *plain.borrow() { Plan::default() } else { Plan::carried_out(Answer::RefuseIn(0, 1003)) };
+    let broker = FakeBroker::start(4, plan).await;
+    let settings = [
+        // Together.
+        ("linger.ms", "300"),
+        ("retry.backoff.ms", "1"),
+        ("retry.backoff.max.ms", "5"),
+        ("request.timeout.ms", "1000"),
+        ("delivery.timeout.ms", "10000"),
+    ];
+    let (_producer, client) = broker.producer(&settings).await;
+    let [first, others @ ..] = [0, 1, 2, 3].map(|partition| {
+        let mut client = client.clone();
+        tokio::spawn(async move { client.send(request("t", Some(partition), "r")).await })
+    });
+    for other in others {
+        other.await.expect("no panic").expect("it was acknowledged");
+    }
+    say_it_plainly.send_replace(true);
+    let sent = first.await.expect("no panic").expect("it was sent again").into_inner();
+    assert_eq!(sent.records[0].offset, 0);
+    let seen = broker.seen();
+    let first_calls: HashSet<_> = seen.iter().filter(|batch| batch.partition.1 == 0).map(|batch| batch.call).collect();
+    assert!(seen.iter().any(|batch| batch.partition.1 != 0 && first_calls.contains(&batch.call)), "none shared a call with it");
+    assert_eq!(broker.all_values("t").len(), 4);
+    assert_eq!(broker.inits().len(), 1);
+}
+
+#[tokio::test]
 async fn a_fenced_producer_recovers_page_by_page_and_goes_on() {
     let broker = FakeBroker::start(3, |call, _| match call {
         // In the log, but nobody was told.

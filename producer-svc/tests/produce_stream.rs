@@ -2,8 +2,11 @@
 
 mod broker;
 
+use std::collections::{BTreeMap, HashSet};
+
 use broker::{Answer, FakeBroker, Plan, request};
-use oncelog_proto::v1::producer_service_client::ProducerServiceClient;
+use oncelog_proto::v1::{Record, RecordSet, SendRequest, producer_service_client::ProducerServiceClient};
+use prost::Message;
 use tokio::task::JoinSet;
 use tonic::{Code, transport::Channel};
 
@@ -21,6 +24,62 @@ async fn send_to_each(client: &ProducerServiceClient<Channel>, partitions: i32) 
     while let Some(call) = calls.join_next().await {
         call.expect("no panic").expect("appended");
     }
+}
+
+/// The numbers that were sent as values, by partition, in the order in which they first arrived there.
+fn first_arrivals(broker: &FakeBroker) -> BTreeMap<i32, Vec<usize>> {
+    let (mut arrivals, mut known) = (BTreeMap::<_, Vec<_>>::new(), HashSet::new());
+    for batch in broker.seen() {
+        for record in RecordSet::decode(batch.data).expect("it is not compressed").records {
+            let value = String::from_utf8(record.value.unwrap_or_default().to_vec()).expect("a number");
+            if known.insert(value.clone()) {
+                arrivals.entry(batch.partition.1).or_default().push(value.parse().expect("a number"));
+            }
+        }
+    }
+    arrivals
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_of_one_turn_go_out_in_the_order_in_which_they_were_made() {
+    let broker = FakeBroker::honest(1).await;
+    let settings = [&ONE_BY_ONE[..], &[("compression.type", "none")]].concat();
+    let (_producer, mut client) = broker.producer(&settings).await;
+    for turn in 0..20 {
+        // As many batches of a partition as may be out.
+        let values = (5 * turn..5 * (turn + 1)).map(|number| Some(number.to_string().into()));
+        let records = values.map(|value| Record { value, ..Record::default() }).collect();
+        let together = SendRequest { topic: "t".to_owned(), partition: Some(0), records };
+        client.send(together).await.expect("appended");
+    }
+    assert!(broker.most_outstanding() > 1, "no turn made more calls than one");
+    assert_eq!(first_arrivals(&broker), BTreeMap::from([(0, (0..100).collect())]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_calls_than_a_stream_carries_wait_for_their_turn_in_their_order() {
+    let broker = FakeBroker::honest(8).await;
+    let many = [
+        ("enable.idempotence", "false"),
+        ("max.in.flight.requests.per.connection", "40"),
+        ("compression.type", "none"),
+        // With the framing around it, each batch is a call.
+        ("max.request.size", "64"),
+    ];
+    let settings = [&ONE_BY_ONE[..], &many].concat();
+    let (_producer, mut client) = broker.producer(&settings).await;
+    for turn in 0..5 {
+        let record = |number: usize| {
+            let text = Some(number.to_string().into());
+            Record { key: text.clone(), value: text, ..Record::default() }
+        };
+        let together =
+            SendRequest { topic: "t".to_owned(), partition: None, records: (100 * turn..).take(100).map(record).collect() };
+        client.send(together).await.expect("appended");
+    }
+    let arrivals = first_arrivals(&broker);
+    assert_eq!(arrivals.values().map(Vec::len).sum::<usize>(), 500);
+    assert!(arrivals.values().all(|numbers| numbers.is_sorted()), "{arrivals:?}");
 }
 
 #[tokio::test]
@@ -92,4 +151,21 @@ async fn a_call_that_is_too_large_for_the_broker_ends_its_stream_and_is_made_aga
     assert_eq!(broker.all_values("t").len(), 8);
     assert!(broker.streams() > 1, "no stream ended");
     assert_eq!(broker.inits().len(), 1, "a part that fits is no reason to recover");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_too_large_leaves_the_call_in_doubt() {
+    let plan = |call, _: &_| if call == 0 { Plan::carried_out(Answer::TooLarge) } else { Plan::default() };
+    for broker in [FakeBroker::start(1, plan).await, FakeBroker::without_streams(1, plan).await] {
+        let (_producer, mut client) = broker.producer(&ONE_BY_ONE).await;
+        let sent = client.send(request("t", None, "once")).await.expect("it is in the log").into_inner();
+        assert_eq!(sent.records[0].offset, 0);
+        assert_eq!(broker.values("t", 0), ["once"]);
+        assert_eq!((broker.seen().len(), broker.inits().len()), (2, 1), "the same once more, and no reason to recover");
+    }
+    // Without a tag it is written twice; but never is told as not written what may have been.
+    let broker = FakeBroker::start(1, plan).await;
+    let (_producer, mut client) = broker.producer(&[&ONE_BY_ONE[..], &[("enable.idempotence", "false")]].concat()).await;
+    client.send(request("t", None, "twice")).await.expect("it is in the log");
+    assert_eq!(broker.values("t", 0), ["twice", "twice"]);
 }

@@ -290,6 +290,46 @@ fn a_call_refused_whole_is_bisected_down_to_the_batch_at_fault() {
 }
 
 #[test]
+fn a_call_that_no_broker_finds_too_large_is_in_doubt_and_comes_again_in_smaller_company() {
+    let mut script =
+        Script::new(SessionConfig { linger: Duration::from_millis(5), batch_size: 100, max_request_size: 9000, ..one_by_one() });
+    let sends = [script.send(0, "a"), script.send(1, "b")];
+    script.wait(5);
+    let call = script.call();
+    assert_eq!(call.batches.len(), 2);
+    script.fail(&call, FailureKind::TooLarge);
+    script.assert_no_call();
+    script.wait(200);
+    let halves = [script.call(), script.call()];
+    assert_eq!([&halves[0].batches[..], &halves[1].batches[..]].concat(), call.batches);
+    script.answer(&halves[1], vec![ack(0)]);
+    script.fail(&halves[0], FailureKind::TooLarge);
+    script.wait(500);
+    assert_eq!(script.call().batches, halves[0].batches);
+    script.assert_no_init();
+    assert_eq!((script.outcome(sends[0]), script.outcome(sends[1])), (None, Some(&appended(1, 0))));
+}
+
+#[test]
+fn a_call_that_is_too_large_for_the_broker_is_bisected_at_once() {
+    let mut script = Script::new(SessionConfig {
+        linger: Duration::from_millis(5),
+        batch_size: 1_000_000,
+        max_request_size: 9_000_000,
+        ..one_by_one()
+    });
+    for partition in 0..2 {
+        script.send(partition, &"a".repeat(600_000));
+    }
+    script.wait(5);
+    let call = script.call();
+    assert_eq!(call.batches.len(), 2);
+    script.fail(&call, FailureKind::TooLarge);
+    let halves = [script.call(), script.call()];
+    assert_eq!([&halves[0].batches[..], &halves[1].batches[..]].concat(), call.batches);
+}
+
+#[test]
 fn a_fresh_id_whose_answer_was_lost_is_asked_for_again() {
     let mut script = Script::fresh(one_by_one());
     let send = script.send(0, "a0");

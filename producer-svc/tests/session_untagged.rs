@@ -125,6 +125,21 @@ fn a_call_refused_whole_is_bisected_too() {
 }
 
 #[test]
+fn a_call_that_may_be_too_large_for_the_broker_is_refused_and_a_smaller_one_is_in_doubt() {
+    for (len, refusal) in [(65_000, None), (66_000, Some(ErrorCode::InvalidRequest))] {
+        let mut script = Script::new(untagged());
+        let send = script.send(0, &"a".repeat(len));
+        let call = script.call();
+        script.fail(&call, FailureKind::TooLarge);
+        assert_eq!(script.refusal(send), refusal, "{len}");
+        if refusal.is_none() {
+            script.wait(200);
+            assert_eq!(script.call().batches, call.batches);
+        }
+    }
+}
+
+#[test]
 fn with_acks_0_an_acknowledgement_has_no_offset() {
     let mut script = Script::new(SessionConfig { acks: Acks::Zero, ..untagged() });
     let send = script.send(0, "a0");

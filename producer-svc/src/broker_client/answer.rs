@@ -1,5 +1,10 @@
-//! The broker's answers, parsed once. One that makes no sense is told apart here, so that the session sees only answers that
-//! could be true.
+//! The broker's answers, parsed once. What makes no sense is told apart here, so that the session sees only answers that could be
+//! true.
+//!
+//! A result is about one batch, and so is nonsense in it: a broker of a later version may refuse one batch with a code that this
+//! one does not know and acknowledge all the others. If the call were in doubt for it, those would travel with it again and again
+//! and be acknowledged each time, until their callers hear "unknown". Only a wrong number of results leaves nobody's outcome
+//! known.
 
 use oncelog_proto::{
     Epoch, ErrorCode, Offset, ProducerId, RecordCount, Sequence, Timestamp, TopicName, TopicPartition,
@@ -14,7 +19,8 @@ use crate::session::{BatchAnswer, InitAnswer, RecoveredBatch, RecoveredPartition
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Nonsense(pub(crate) String);
 
-/// What became of the batches of a call, whose record counts were `counts`, answered `now`.
+/// What became of the batches of a call, whose record counts were `counts`, answered `now`. A batch whose result makes no sense
+/// may be in the log or not.
 pub(crate) fn batches(
     response: v1::ProduceResponse,
     counts: &[RecordCount],
@@ -24,22 +30,28 @@ pub(crate) fn batches(
     if response.results.len() != counts.len() {
         return Err(Nonsense(format!("it has {} results for {} batches", response.results.len(), counts.len())));
     }
-    let answers = response.results.into_iter().zip(counts).map(|(result, &count)| match result.outcome {
-        Some(Outcome::Ack(ack)) => acknowledged(&ack, count, acks, now),
-        Some(Outcome::Error(error)) => refused(error),
-        None => Err(Nonsense("a result is neither an acknowledgement nor an error".to_owned())),
+    let answers = response.results.into_iter().zip(counts).map(|(result, &count)| {
+        let answer = match result.outcome {
+            Some(Outcome::Ack(ack)) => acknowledged(&ack, count, acks, now),
+            Some(Outcome::Error(error)) => refused(&error),
+            None => Err(Nonsense("it is neither an acknowledgement nor an error".to_owned())),
+        };
+        answer.unwrap_or_else(not_understood)
     });
-    answers.collect()
+    Ok(answers.collect())
+}
+
+/// A result that is none: whether its batch was appended is not known.
+fn not_understood(Nonsense(what): Nonsense) -> BatchAnswer {
+    let message = format!("the broker's result makes no sense: {what}");
+    BatchAnswer::Refused { code: ErrorCode::Unspecified, message, expected: None }
 }
 
 fn acknowledged(ack: &v1::BatchAck, count: RecordCount, acks: Acks, now: Timestamp) -> Result<BatchAnswer, Nonsense> {
     let base_offset = match (ack.base_offset, acks) {
         (-1, Acks::Zero) => None,
-        (offset, _) => Some(sensible(Offset::new(offset))?),
+        (offset, _) => Some(offset_with_room(offset, count)?),
     };
-    if base_offset.is_some_and(|base| base.checked_add(count).is_none()) {
-        return Err(Nonsense(format!("offset {} leaves no room for {count} records", ack.base_offset)));
-    }
     let append_time = match (&ack.append_time, acks) {
         (Some(time), _) => Timestamp::from_proto(time),
         // Nothing was appended yet; the time of the answer is the best there is.
@@ -49,12 +61,13 @@ fn acknowledged(ack: &v1::BatchAck, count: RecordCount, acks: Acks, now: Timesta
     Ok(BatchAnswer::Acknowledged { base_offset, append_time, duplicate: ack.duplicate })
 }
 
-/// A code that this version does not know says neither yes nor no.
-fn refused(error: v1::BatchError) -> Result<BatchAnswer, Nonsense> {
-    let code = ErrorCode::try_from(error.code).ok().filter(|&code| code != ErrorCode::Unspecified);
-    let code = code.ok_or_else(|| Nonsense(format!("error code {} is not known", error.code)))?;
+/// A code that this version does not know says neither yes nor no; what it says to people is kept.
+fn refused(error: &v1::BatchError) -> Result<BatchAnswer, Nonsense> {
+    let message = super::shortened(&error.message);
+    let code = ErrorCode::try_from(error.code);
+    let code = code.map_err(|_| Nonsense(format!("error code {} is not known ({message})", error.code)))?;
     let expected = error.expected_sequence.map(|sequence| sensible(Sequence::new(sequence))).transpose()?;
-    Ok(BatchAnswer::Refused { code, message: super::shortened(&error.message).to_owned(), expected })
+    Ok(BatchAnswer::Refused { code, message: message.to_owned(), expected })
 }
 
 /// One page of an answer to `InitProducerId`.
@@ -86,13 +99,21 @@ fn recovered(partition: Partition) -> Result<RecoveredPartition, Nonsense> {
 
 fn window_entry(entry: &v1::WindowEntry) -> Result<RecoveredBatch, Nonsense> {
     let append_time = entry.append_time.as_ref().map(Timestamp::from_proto);
+    let count = sensible(RecordCount::new(entry.record_count))?;
     Ok(RecoveredBatch {
         base: sensible(Sequence::new(entry.base_sequence))?,
-        count: sensible(RecordCount::new(entry.record_count))?,
-        base_offset: sensible(Offset::new(entry.base_offset))?,
+        count,
+        base_offset: offset_with_room(entry.base_offset, count)?,
         append_time: append_time.ok_or_else(|| Nonsense("a batch of a window has no append_time".to_owned()))?,
         checksum: entry.checksum,
     })
+}
+
+/// The offset of a batch's first record. Its other records have offsets, too.
+fn offset_with_room(base_offset: i64, count: RecordCount) -> Result<Offset, Nonsense> {
+    let base = sensible(Offset::new(base_offset))?;
+    let end = base.checked_add(count);
+    end.map(|_| base).ok_or_else(|| Nonsense(format!("offset {base} leaves no room for {count} records")))
 }
 
 /// The number of partitions of `topic`, which was asked for alone.
@@ -132,6 +153,11 @@ mod tests {
         v1::BatchError { code, message: "m".to_owned(), expected_sequence, current_epoch: None }
     }
 
+    /// Neither that its batch is in the log nor that it is not.
+    fn says_nothing(answer: &BatchAnswer) -> bool {
+        matches!(answer, BatchAnswer::Refused { code: ErrorCode::Unspecified, expected: None, .. })
+    }
+
     fn judge(outcome: Option<Outcome>, acks: Acks) -> Result<Vec<BatchAnswer>, Nonsense> {
         batches(v1::ProduceResponse { results: vec![v1::BatchResult { outcome }] }, &[count(2)], acks, Timestamp::default())
     }
@@ -153,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn results_that_could_not_be_true_are_nonsense() {
+    fn a_result_that_could_not_be_true_says_nothing_of_its_batch() {
         let bad = [
             None,
             Some(Outcome::Ack(ack(-1))),
@@ -161,16 +187,35 @@ mod tests {
             Some(Outcome::Ack(ack(i64::MAX - 1))),
             Some(Outcome::Ack(v1::BatchAck { append_time: None, ..ack(1) })),
             Some(Outcome::Error(error(0, None))),
-            Some(Outcome::Error(error(4711, None))),
+            Some(Outcome::Error(error(1003, None))),
             Some(Outcome::Error(error(45, Some(-1)))),
         ];
         for outcome in bad {
-            assert!(judge(outcome.clone(), Acks::All).is_err(), "{outcome:?}");
+            let answers = judge(outcome.clone(), Acks::All).expect("one result for one batch");
+            assert!(says_nothing(&answers[0]), "{outcome:?}: {answers:?}");
         }
-        assert!(judge(Some(Outcome::Ack(ack(i64::MAX - 2))), Acks::All).is_ok());
+        let sensible = judge(Some(Outcome::Ack(ack(i64::MAX - 2))), Acks::All).expect("one result for one batch");
+        assert!(!says_nothing(&sensible[0]));
+    }
+
+    #[test]
+    fn a_result_that_makes_no_sense_leaves_its_neighbours_alone() {
+        let results = [Outcome::Ack(ack(5)), Outcome::Error(error(1003, None)), Outcome::Ack(ack(9))];
+        let results = results.map(|outcome| v1::BatchResult { outcome: Some(outcome) }).to_vec();
+        let answers = batches(v1::ProduceResponse { results }, &[count(2); 3], Acks::All, Timestamp::default());
+        let answers = answers.expect("three results for three batches");
+        assert_eq!(answers.iter().map(says_nothing).collect::<Vec<_>>(), [false, true, false]);
+        let BatchAnswer::Refused { message, .. } = &answers[1] else { unreachable!("it says nothing") };
+        assert!(message.ends_with("error code 1003 is not known (m)"), "{message}");
+    }
+
+    #[test]
+    fn an_answer_with_another_number_of_results_is_nonsense() {
         let none = v1::ProduceResponse { results: vec![] };
         assert!(batches(none.clone(), &[count(1)], Acks::All, Timestamp::default()).is_err());
         assert!(batches(none, &[], Acks::All, Timestamp::default()).is_ok());
+        let two = v1::ProduceResponse { results: vec![v1::BatchResult::default(); 2] };
+        assert!(batches(two, &[count(1)], Acks::All, Timestamp::default()).is_err());
     }
 
     fn entry(base_sequence: i64, record_count: i32) -> v1::WindowEntry {
@@ -200,6 +245,8 @@ mod tests {
     fn a_page_that_could_not_be_true_is_nonsense() {
         let six = (0..6).map(|base| entry(base, 1)).collect::<Vec<_>>();
         assert!(init_page(page(6, six[1..].to_vec())).is_ok(), "five are the window");
+        let last = v1::WindowEntry { base_offset: i64::MAX - 2, ..entry(5, 2) };
+        assert!(init_page(page(7, vec![last])).is_ok(), "there is room for two");
         let bad = [
             v1::InitProducerIdResponse { producer_id: -1, ..page(0, vec![]) },
             v1::InitProducerIdResponse { producer_epoch: -1, ..page(0, vec![]) },
@@ -211,6 +258,8 @@ mod tests {
             page(5, vec![entry(5, 0)]),
             page(7, vec![v1::WindowEntry { append_time: None, ..entry(5, 2) }]),
             page(7, vec![v1::WindowEntry { base_offset: -1, ..entry(5, 2) }]),
+            page(7, vec![v1::WindowEntry { base_offset: i64::MAX - 1, ..entry(5, 2) }]),
+            page(7, vec![v1::WindowEntry { base_offset: i64::MAX, ..entry(5, 2) }]),
         ];
         for page in bad {
             assert!(init_page(page.clone()).is_err(), "{page:?}");

@@ -1,27 +1,37 @@
-//! The `ProduceStream` to the broker: calls go out in the order in which they were made, and answers come back in that order.
+//! The way of `Produce` calls to the broker: on one `ProduceStream`, or each by itself where the broker offers no streams.
 //!
-//! One task owns the stream, which is opened when a call is there and none is open. A stream that ends leaves all its unanswered
-//! calls in doubt. So does one that is given up because its first call took too long: what is behind it cannot be answered
-//! before it. Only the first unanswered call may bear the status that the stream ended with: the broker answers what came before
-//! and looks at nothing that comes after.
+//! Calls go out in the order in which they were made. A call has its place in the queue when [`ProduceStream::call`] returns; what
+//! is left to be done in a task of its own is the wait for its answer. If whoever makes calls only started tasks that make them, a
+//! runtime of several threads would run these as it likes, and often the last one first: the batches in it would come to the
+//! broker before their predecessors, to be held there or refused and sent again.
+//!
+//! One task owns the stream, which is opened when a call is there and none is open. Answers come back in the order of the calls. A
+//! stream that ends leaves all its unanswered calls in doubt. So does one that is given up because its first call took too long:
+//! what is behind it cannot be answered before it. Only the first unanswered call may bear the status that the stream ended with:
+//! the broker answers what came before and looks at nothing that comes after. (An answer that is too large to be heard ends the
+//! stream here, with the status of a call that is too large there; which of them it is, the session judges.)
 //!
 //! A stream is opened before anything is sent on it. So a broker that does not offer it says so while the call is still here, and
 //! the call is made as a `Produce` instead.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, future::poll_fn, task::Poll};
 
 use oncelog_proto::v1::{
-    ProduceFailure, ProduceRequest, ProduceResponse, ProduceStreamRequest, ProduceStreamResponse,
+    Acks, ProduceFailure, ProduceResponse, ProduceStreamRequest, ProduceStreamResponse,
     broker_service_client::BrokerServiceClient, produce_stream_response::Outcome,
 };
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{
+        mpsc::{self, error::TrySendError},
+        oneshot,
+    },
     time::{Instant, sleep_until},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming, transport::Channel};
 
-use super::until;
+use super::{request, until};
+use crate::session::OutgoingBatch;
 
 /// How calls reach the task. Cheap to clone; the task ends with the last clone.
 #[derive(Clone, Debug)]
@@ -29,18 +39,13 @@ pub(super) struct ProduceStream {
     calls: mpsc::Sender<Call>,
 }
 
-/// How a call ended.
-#[derive(Debug)]
-pub(super) enum Ended {
-    /// It was answered, or failed with this status.
-    Answered(Result<ProduceResponse, Status>),
-    /// It was not made: the broker offers no streams.
-    NotOffered(ProduceRequest),
-}
+/// What came of a call.
+type Answered = Result<ProduceResponse, Status>;
 
 #[derive(Debug)]
 struct Call {
-    request: ProduceRequest,
+    batches: Vec<OutgoingBatch>,
+    acks: Acks,
     waiting: Waiting,
 }
 
@@ -48,36 +53,39 @@ struct Call {
 #[derive(Debug)]
 struct Waiting {
     deadline: Instant,
-    tell: oneshot::Sender<Ended>,
+    tell: oneshot::Sender<Answered>,
 }
 
 impl ProduceStream {
-    /// Starts the task. It does not connect before the first call.
-    pub(super) fn start(stub: BrokerServiceClient<Channel>) -> Self {
-        let (calls, queue) = mpsc::channel(WINDOW);
+    /// Starts the task. It does not connect before the first call. At most `max_in_flight` calls are unanswered at a time.
+    pub(super) fn start(stub: BrokerServiceClient<Channel>, max_in_flight: usize) -> Self {
+        let (calls, queue) = mpsc::channel(max_in_flight);
         tokio::spawn(run(stub, queue));
         Self { calls }
     }
 
-    /// Makes a call, once. It ends by `deadline`, as far as the calls before it do.
-    pub(super) async fn call(&self, request: ProduceRequest, deadline: Instant) -> Ended {
+    /// Makes a call, once, and has made it when this returns. It ends by `deadline`, as far as the calls before it do.
+    ///
+    /// # Panics
+    /// More calls are unanswered than was said at the start.
+    pub(super) fn call(
+        &self,
+        batches: Vec<OutgoingBatch>,
+        acks: Acks,
+        deadline: Instant,
+    ) -> impl Future<Output = Answered> + Send + use<> {
         let (tell, ended) = oneshot::channel();
-        let unheard = || Ended::Answered(Err(Status::unavailable("the task of the stream ended")));
-        if self.calls.send(Call { request, waiting: Waiting { deadline, tell } }).await.is_err() {
-            return unheard();
-        }
-        ended.await.unwrap_or_else(|_| unheard())
+        let made = self.calls.try_send(Call { batches, acks, waiting: Waiting { deadline, tell } });
+        assert!(!matches!(made, Err(TrySendError::Full(_))), "there is room for every call that is unanswered");
+        // A task that has ended takes `tell` with it.
+        async move { ended.await.unwrap_or_else(|_| Err(Status::unavailable("the task of the stream ended"))) }
     }
 }
 
 impl Waiting {
-    fn end(self, ended: Ended) {
+    fn end(self, answered: Answered) {
         // Whoever made the call may be gone; it was made all the same.
-        let _ = self.tell.send(ended);
-    }
-
-    fn fail(self, status: Status) {
-        self.end(Ended::Answered(Err(status)));
+        let _ = self.tell.send(answered);
     }
 }
 
@@ -89,14 +97,32 @@ async fn run(mut stub: BrokerServiceClient<Channel>, mut calls: mpsc::Receiver<C
             Err(status) => {
                 // Those that came meanwhile wanted the same stream; one after the other they would wait too long.
                 let others = std::iter::from_fn(|| calls.try_recv().ok());
-                for Call { request, waiting } in std::iter::once(call).chain(others) {
+                for call in std::iter::once(call).chain(others) {
                     match status.code() {
-                        Code::Unimplemented => waiting.end(Ended::NotOffered(request)),
-                        _ => waiting.fail(status.clone()),
+                        Code::Unimplemented => make_alone(stub.clone(), call).await,
+                        _ => call.waiting.end(Err(status.clone())),
                     }
                 }
             }
         }
+    }
+}
+
+/// Makes a call by itself. When this returns, it has its place in the queue of the channel, and waits there in a task of its own;
+/// how its bytes leave beside those of the next one is the transport's business.
+async fn make_alone(mut stub: BrokerServiceClient<Channel>, Call { batches, acks, waiting }: Call) {
+    let Waiting { deadline, mut tell } = waiting;
+    let mut call = Box::pin(async move {
+        let answered = tokio::select! {
+            biased;
+            answered = until(deadline, stub.produce(request(batches, acks))) => answered,
+            // Nobody wants the answer any more.
+            () = tell.closed() => return,
+        };
+        let _ = tell.send(answered);
+    });
+    if poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await.is_pending() {
+        tokio::spawn(call);
     }
 }
 
@@ -108,10 +134,10 @@ async fn exchange(
     mut answers: Streaming<ProduceStreamResponse>,
 ) {
     let mut unanswered = VecDeque::with_capacity(WINDOW);
-    let send = |Call { request, waiting }, unanswered: &mut VecDeque<Waiting>| {
+    let send = |Call { batches, acks, waiting }, unanswered: &mut VecDeque<Waiting>| {
         unanswered.push_back(waiting);
         // There is room for as many as may be unanswered. A stream that has ended says so by its answers.
-        let _ = requests.try_send(ProduceStreamRequest { produce: Some(request) });
+        let _ = requests.try_send(ProduceStreamRequest { produce: Some(request(batches, acks)) });
     };
     send(first, &mut unanswered);
     let status = loop {
@@ -120,7 +146,7 @@ async fn exchange(
             biased;
             answer = answers.message() => match answer {
                 Ok(Some(answer)) => match unanswered.pop_front() {
-                    Some(waiting) => waiting.end(Ended::Answered(read(answer))),
+                    Some(waiting) => waiting.end(read(answer)),
                     // It answers what was not asked: no stream to go on with.
                     None => return,
                 },
@@ -138,12 +164,12 @@ async fn exchange(
     };
     let others = Status::unavailable(format!("its stream ended before its turn: {:?}: {}", status.code(), status.message()));
     if let Some(first) = unanswered.pop_front() {
-        first.fail(status);
+        first.end(Err(status));
     }
-    unanswered.into_iter().for_each(|waiting| waiting.fail(others.clone()));
+    unanswered.into_iter().for_each(|waiting| waiting.end(Err(others.clone())));
 }
 
-fn read(answer: ProduceStreamResponse) -> Result<ProduceResponse, Status> {
+fn read(answer: ProduceStreamResponse) -> Answered {
     match answer.outcome {
         Some(Outcome::Produced(produced)) => Ok(produced),
         Some(Outcome::Failed(ProduceFailure { code, reason: _, message })) => Err(Status::new(Code::from_i32(code), message)),
@@ -151,5 +177,5 @@ fn read(answer: ProduceStreamResponse) -> Result<ProduceResponse, Status> {
     }
 }
 
-/// Calls that are unanswered on the stream; the broker reads no more.
+/// Calls that are unanswered on the stream; the broker reads no more. Others wait in the queue.
 const WINDOW: usize = 5;

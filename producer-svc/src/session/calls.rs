@@ -26,6 +26,8 @@ pub(super) struct Call {
     pub(super) incarnation: Option<Incarnation>,
     /// Its batches, in order.
     pub(super) batches: Vec<Carried>,
+    /// Its length on the wire, or a little more.
+    pub(super) bytes: usize,
 }
 
 /// A producer id with one of its epochs: all that tags are relative to.
@@ -45,6 +47,13 @@ pub(super) struct Carried {
     /// The lowest sequence of the partition that was not known to be in the log when the call was sent (R7). A delayed "out of
     /// order" is judged by this: by then the floor may be higher, and what it expects looks lost.
     pub(super) floor: Sequence,
+}
+
+impl Call {
+    /// May it be larger than what the broker takes, which has said, or has not yet, how large a batch may be?
+    pub(super) fn may_be_too_large(&self, max_batch_bytes: Option<usize>) -> bool {
+        self.bytes > max_batch_bytes.unwrap_or(0).saturating_add(CALL_OVERHEAD)
+    }
 }
 
 impl Calls {
@@ -90,5 +99,22 @@ impl Calls {
     pub(super) fn digest(&self, into: &mut impl Hasher) {
         self.outstanding.len().hash(into);
         self.outstanding.values().for_each(|call| call.hash(into));
+    }
+}
+
+/// What a call may have beside the largest batch, in bytes, whatever else the broker was set to: so says the contract.
+const CALL_OVERHEAD: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_never_too_large_up_to_64_kib_above_the_largest_batch() {
+        let call = |bytes| Call { incarnation: None, batches: Vec::new(), bytes };
+        for (max_batch_bytes, most) in [(None, 64 << 10), (Some(1_000), 1_000 + (64 << 10)), (Some(usize::MAX), usize::MAX)] {
+            assert!(!call(most).may_be_too_large(max_batch_bytes), "{max_batch_bytes:?}");
+            assert_eq!(call(most.saturating_add(1)).may_be_too_large(max_batch_bytes), most < usize::MAX, "{max_batch_bytes:?}");
+        }
     }
 }

@@ -54,9 +54,10 @@ impl Session {
             if load.batches.is_empty() {
                 return;
             }
-            let call = self.calls.start(Call { incarnation: self.handshake.incarnation(), batches: load.carried });
+            let Load { batches, carried, bytes, company: _ } = load;
+            let call = self.calls.start(Call { incarnation: self.handshake.incarnation(), batches: carried, bytes });
             let timeout = self.config.request_timeout;
-            self.actions.push_back(Action::Produce(ProduceCall { call, batches: load.batches, timeout }));
+            self.actions.push_back(Action::Produce(ProduceCall { call, batches, timeout }));
         }
     }
 

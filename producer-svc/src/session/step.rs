@@ -98,14 +98,17 @@ pub struct CallFailure {
     pub message: String,
 }
 
-/// What a failed call means. Permanent are `INVALID_ARGUMENT`, `OUT_OF_RANGE` and `FAILED_PRECONDITION`; every other status leaves
-/// the call in doubt.
+/// What a failed call means. Permanent are `INVALID_ARGUMENT` and `FAILED_PRECONDITION`; every other status leaves the call in
+/// doubt, but for `OUT_OF_RANGE`, of which the status alone does not tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FailureKind {
     /// Nobody knows whether it was carried out: cut, timed out, cancelled, overloaded, internal.
     InDoubt,
     /// It was refused as a whole and always will be.
     Permanent,
+    /// Only of `Produce`: a message is larger than the one who got it takes (`OUT_OF_RANGE`). If that is the call, nothing of it was
+    /// looked at. If it is the answer, which this process refused by itself, the call was carried out.
+    TooLarge,
     /// Only of `InitProducerId`: the producer id is not known (`NOT_FOUND`).
     UnknownProducer,
 }
@@ -114,15 +117,18 @@ impl FailureKind {
     /// What the status of a `Produce` call means.
     pub fn of_produce(status: Code) -> Self {
         match status {
-            Code::InvalidArgument | Code::OutOfRange | Code::FailedPrecondition => Self::Permanent,
+            Code::InvalidArgument | Code::FailedPrecondition => Self::Permanent,
+            Code::OutOfRange => Self::TooLarge,
             _ => Self::InDoubt,
         }
     }
 
-    /// What the status of an `InitProducerId` call means. There alone `NOT_FOUND` says that a producer id is unknown.
+    /// What the status of an `InitProducerId` call means. There alone `NOT_FOUND` says that a producer id is unknown. The call itself
+    /// is never too large.
     pub fn of_init(status: Code) -> Self {
         match status {
             Code::NotFound => Self::UnknownProducer,
+            Code::OutOfRange => Self::InDoubt,
             other => Self::of_produce(other),
         }
     }

@@ -76,7 +76,7 @@ impl Session {
             FailureKind::Permanent if recovering => self.share_alarm(&failure.message),
             FailureKind::UnknownProducer if recovering => self.start_over(),
             // Maybe carried out, maybe not: asking again for a recovery is answered alike (R13), and an unused id expires.
-            FailureKind::InDoubt | FailureKind::Permanent | FailureKind::UnknownProducer => {
+            FailureKind::InDoubt | FailureKind::Permanent | FailureKind::TooLarge | FailureKind::UnknownProducer => {
                 let failures = self.handshake.fail();
                 let at = self.now.plus(self.backoff.after(failures));
                 self.handshake.repeat(at);

@@ -46,8 +46,14 @@ impl Session {
         let Some(call) = self.calls.end(id) else { return };
         match failure.kind {
             FailureKind::InDoubt | FailureKind::UnknownProducer => self.leave_in_doubt(id, &call, &failure.message),
-            FailureKind::Permanent if call.batches.len() > 1 => self.bisect(id, &call),
-            FailureKind::Permanent => {
+            // So it is the answer that is too large: what it answers was carried out, and nobody here knows how. In smaller
+            // company the answer is smaller, too.
+            FailureKind::TooLarge if !call.may_be_too_large(self.max_batch_bytes) => {
+                self.halve_company(id, &call);
+                self.leave_in_doubt(id, &call, &failure.message);
+            }
+            FailureKind::Permanent | FailureKind::TooLarge if call.batches.len() > 1 => self.bisect(id, &call),
+            FailureKind::Permanent | FailureKind::TooLarge => {
                 let fault = Fault::new(ErrorCode::InvalidRequest, format!("the broker refused the call: {}", failure.message));
                 for carried in &call.batches {
                     if self.slot_in(id, &call, *carried).is_some() {
@@ -73,15 +79,24 @@ impl Session {
         }
     }
 
-    /// One of several batches is at fault and the status does not say which. Each may travel only in half the company from now
-    /// on, so that after a few rounds the one at fault travels alone (and the others got through without it).
+    /// One of several batches is at fault and the status does not say which. After a few rounds of halves it travels alone (and
+    /// the others got through without it).
     fn bisect(&mut self, id: CallId, call: &Call) {
+        self.halve_company(id, call);
         let now = self.now;
         for carried in &call.batches {
             let Some(slot) = self.slot_in(id, call, *carried) else { continue };
-            slot.company = call.batches.len().div_ceil(2);
             slot.park(now, CallId(0));
             self.settle(carried.lane);
+        }
+    }
+
+    /// Each batch of the call may travel only in half the company from now on.
+    fn halve_company(&mut self, id: CallId, call: &Call) {
+        for carried in &call.batches {
+            if let Some(slot) = self.slot_in(id, call, *carried) {
+                slot.company = call.batches.len().div_ceil(2);
+            }
         }
     }
 

@@ -63,8 +63,12 @@ pub(crate) enum Answer {
     Status(tonic::Code),
     /// This error, for every batch, whatever came of it.
     Refuse(ErrorCode),
+    /// What came of it, but for this partition this error, known to anybody or not.
+    RefuseIn(i32, i32),
     /// No result at all.
     Nonsense,
+    /// More than the producer takes.
+    TooLarge,
     /// Nothing, ever.
     Never,
 }
@@ -315,6 +319,59 @@ impl Service {
         };
         BatchResult { outcome: Some(outcome) }
     }
+
+    /// Notes a call, in the order in which it is read.
+    fn arrive(&self, request: ProduceRequest) -> Arrived {
+        let mut state = self.state.lock().expect("whole");
+        let call = state.calls;
+        let plan = (self.planner)(call, &request);
+        state.calls += 1;
+        state.outstanding += 1;
+        state.most_outstanding = state.most_outstanding.max(state.outstanding);
+        for batch in &request.batches {
+            let packed = batch.packed.as_ref().expect("the producer packs");
+            state.seen.push(Seen {
+                call,
+                producer: request.producer_id,
+                epoch: request.producer_epoch,
+                acks: request.acks(),
+                partition: (batch.topic.clone(), batch.partition),
+                base: batch.base_sequence,
+                count: packed.record_count,
+                data: packed.data.clone(),
+            });
+        }
+        Arrived { request, plan, _outstanding: Outstanding(Arc::clone(&self.state)) }
+    }
+
+    async fn carry_out(&self, arrived: Arrived) -> Result<Response<ProduceResponse>, Status> {
+        let Arrived { request, plan, _outstanding } = arrived;
+        if let Some(mut gate) = plan.gate {
+            gate.wait_for(|open| *open).await.expect("the test is still there");
+        }
+        sleep(plan.before).await;
+        let refuse = |code| Some(batch_result::Outcome::Error(BatchError { code, ..BatchError::default() }));
+        let mut results = Vec::new();
+        for batch in &request.batches {
+            let judged = if plan.carry_out { self.judge(&request, batch) } else { BatchResult::default() };
+            results.push(match plan.answer {
+                Answer::Refuse(code) => BatchResult { outcome: refuse(code.into()) },
+                Answer::RefuseIn(partition, code) if partition == batch.partition => BatchResult { outcome: refuse(code) },
+                _ => judged,
+            });
+        }
+        match plan.answer {
+            Answer::Honest | Answer::Refuse(_) | Answer::RefuseIn(..) => Ok(Response::new(ProduceResponse { results })),
+            Answer::Status(code) => Err(Status::new(code, "as planned")),
+            Answer::Nonsense => Ok(Response::new(ProduceResponse::default())),
+            Answer::TooLarge => {
+                let message = "x".repeat(17 << 20);
+                let outcome = batch_result::Outcome::Error(BatchError { message, ..BatchError::default() });
+                Ok(Response::new(ProduceResponse { results: vec![BatchResult { outcome: Some(outcome) }] }))
+            }
+            Answer::Never => std::future::pending().await,
+        }
+    }
 }
 
 impl State {
@@ -359,6 +416,13 @@ impl State {
         self.log.entry(partition).or_default().extend(records);
         Ok(BatchAck { base_offset: end, append_time, duplicate: false })
     }
+}
+
+/// A call that was read and not yet carried out.
+struct Arrived {
+    request: ProduceRequest,
+    plan: Plan,
+    _outstanding: Outstanding,
 }
 
 /// Counts a call as outstanding until it is dropped, answered or not.
@@ -444,49 +508,7 @@ impl BrokerService for Service {
     }
 
     async fn produce(&self, request: Request<ProduceRequest>) -> Result<Response<ProduceResponse>, Status> {
-        let request = request.into_inner();
-        let plan;
-        let _outstanding = {
-            let mut state = self.state.lock().expect("whole");
-            let call = state.calls;
-            plan = (self.planner)(call, &request);
-            state.calls += 1;
-            state.outstanding += 1;
-            state.most_outstanding = state.most_outstanding.max(state.outstanding);
-            for batch in &request.batches {
-                let packed = batch.packed.as_ref().expect("the producer packs");
-                state.seen.push(Seen {
-                    call,
-                    producer: request.producer_id,
-                    epoch: request.producer_epoch,
-                    acks: request.acks(),
-                    partition: (batch.topic.clone(), batch.partition),
-                    base: batch.base_sequence,
-                    count: packed.record_count,
-                    data: packed.data.clone(),
-                });
-            }
-            Outstanding(Arc::clone(&self.state))
-        };
-        if let Some(mut gate) = plan.gate {
-            gate.wait_for(|open| *open).await.expect("the test is still there");
-        }
-        sleep(plan.before).await;
-        let refuse = |code| Some(batch_result::Outcome::Error(BatchError { code, ..BatchError::default() }));
-        let mut results = Vec::new();
-        for batch in &request.batches {
-            let judged = if plan.carry_out { self.judge(&request, batch) } else { BatchResult::default() };
-            results.push(match plan.answer {
-                Answer::Refuse(code) => BatchResult { outcome: refuse(code.into()) },
-                _ => judged,
-            });
-        }
-        match plan.answer {
-            Answer::Honest | Answer::Refuse(_) => Ok(Response::new(ProduceResponse { results })),
-            Answer::Status(code) => Err(Status::new(code, "as planned")),
-            Answer::Nonsense => Ok(Response::new(ProduceResponse::default())),
-            Answer::Never => std::future::pending().await,
-        }
+        self.carry_out(self.arrive(request.into_inner())).await
     }
 
     type ProduceStreamStream = InOrder<Carried>;
@@ -505,8 +527,8 @@ impl BrokerService for Service {
             while let Some(request) = requests.message().await.transpose() {
                 let service = service.clone();
                 let carried = |request: ProduceStreamRequest| {
-                    let request = Request::new(request.produce.expect("given"));
-                    Carried(tokio::spawn(async move { service.produce(request).await }))
+                    let arrived = service.arrive(request.produce.expect("given"));
+                    Carried(tokio::spawn(async move { service.carry_out(arrived).await }))
                 };
                 let carried = request.map(carried);
                 let is_last = carried.is_err();
