@@ -101,6 +101,11 @@ impl Mishap {
 }
 
 impl Plan {
+    /// The topic that comes and goes, if there is one.
+    pub(crate) fn brief(&self) -> Option<&'static str> {
+        self.is_deleting.then_some("brief")
+    }
+
     pub(crate) fn of(seed: u64) -> Self {
         let mut dice = Dice::new(seed ^ 0x0_5EED_0F07_1AEB);
         let some = |dice: &mut Dice, percent: u64, range| if dice.percent(percent) { dice.within(range) } else { 0 };

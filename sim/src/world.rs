@@ -45,9 +45,9 @@ pub(crate) struct Outcome {
     pub(crate) simulated_ms: u64,
 }
 
-/// Runs a seed.
-pub(crate) fn run(seed: u64, chronicle: Chronicle) -> Outcome {
-    let plan = Plan::of(seed);
+/// Runs what a seed planned.
+pub(crate) fn run(plan: Plan, chronicle: Chronicle) -> Outcome {
+    let seed = plan.seed;
     chronicle.deed(&format!("{plan:?}"));
     let mut world = World::new(plan, chronicle.clone());
     if let Err(error) = world.live() {
@@ -198,7 +198,7 @@ fn act(
     roll: &Roll,
     dice: &mut Dice,
 ) -> impl Future<Output = turmoil::Result> + 'static {
-    let brief = plan.is_deleting.then(|| "brief".to_owned());
+    let brief = plan.brief().map(str::to_owned);
     let topics = Rc::new(Topics { lasting: plan.topics.clone(), brief: brief.clone() });
     let (cut_percent, largest_value) = (plan.cut_percent, plan.largest_value);
     let mut place = |name: String| {
