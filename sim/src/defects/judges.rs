@@ -81,6 +81,15 @@ pub(super) fn of(defect: Defect) -> Vec<Judge> {
         D::DescriptionsAnswerEarly => vec![pipeline("r14_nothing_is_heard_that_was_computed_from_what_a_crash_takes_away")],
         D::LimitsComeFirst => vec![pipeline("r15_what_is_in_the_log_is_acknowledged_whatever_the_limits_say_now")],
 
+        D::DuplicateIsAppended => {
+            vec![Seeds(20), Scenario("retries"), pipeline("i2_a_copy_of_what_is_in_the_log_is_not_appended")]
+        }
+        D::ConflictIsSwallowed => {
+            vec![Seeds(100), pipeline("i1_other_content_under_a_used_sequence_is_not_acknowledged")]
+        }
+        D::GapIsAppended => vec![Seeds(20), Scenario("retries"), pipeline("i3_a_gap_is_never_appended")],
+        D::OlderEpochIsAccepted => vec![Seeds(60), Scenario("strangers"), pipeline("i6_nothing_of_a_fenced_epoch_gets_in")],
+
         D::AnswersBeforeSync => vec![Scenario("crashes")],
         D::FailedWriteIsPassedOver => vec![Seeds(100), journal("faults::a_failed_write_is_fatal_and_stays_so")],
         D::FailedSyncIsTriedAgain => vec![Seeds(100), journal(UNPROVEN)],

@@ -168,12 +168,12 @@ impl Produces {
                 }
             }
             _ => match batch.tag.map(|tag| claim.ground.find(index, tag, batch.record_count)) {
-                Some(Found::Batch(number)) => {
+                Some(Found::Batch(number)) if is_same(claim.ground, index, number, batch.checksum) => {
                     let what =
                         format!("{}: acknowledged at {place}, and in the log at {}", batch.partition, log.batch(number).place);
                     report.accuse(Rule::I4, what, evidence);
                 }
-                Some(Found::Absent) | None => {
+                Some(_) | None => {
                     report.counts.lost += count;
                     let what =
                         format!("{}: a batch of {count} records was acknowledged at {place}, and is not there", batch.partition);
