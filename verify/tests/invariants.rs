@@ -210,6 +210,46 @@ fn i1_an_acknowledged_batch_that_is_not_in_the_log_is_lost() {
 }
 
 #[test]
+fn i1_other_content_at_the_place_that_was_acknowledged() {
+    let told = |stored: u32| {
+        let mut partition = PartitionLog::new(p0(), 0, 2);
+        partition.push(place(0), Some(tag(1, 0, 0)), Some(stored), &[Digest(0), Digest(1)]);
+        let mut log = Log::default();
+        log.add(partition);
+        log
+    };
+    let story = story(|s| {
+        s.events[0] = Event::Began(Began { format: FORMAT, alone: false, expiration_ms: None });
+        s.fresh(1).acked(tag(1, 0, 0), 0);
+    });
+    holds(&told(checksum(tag(1, 0, 0))), &story);
+    assert_eq!(violates(Rule::I1, &told(7), &story).counts.lost, 2);
+}
+
+#[test]
+fn an_offset_at_which_nothing_can_be_read_is_a_fault() {
+    let read = |offsets: &[i64]| {
+        let mut partition = PartitionLog::new(p0(), 0, 4);
+        offsets.iter().for_each(|offset| partition.push(place(*offset), None, None, &[Digest(offset.unsigned_abs())]));
+        let mut log = Log::default();
+        log.add(partition);
+        log
+    };
+    let judged = |log: &Log| {
+        let report = judge_log(log);
+        assert!(report.violations.iter().all(|violation| !violation.evidence.is_empty()), "{:?}", report.violations);
+        (report.rules(), report.violation_count, report.unjudged.missing_offsets)
+    };
+    assert_eq!(judged(&read(&[0, 1, 2, 3])), (vec![], 0, 0));
+    assert_eq!(judged(&read(&[0, 3])), (vec![Rule::I1], 1, 0));
+    assert_eq!(judged(&read(&[1, 2])), (vec![Rule::I1], 2, 0));
+    // Whoever read has named what is damaged.
+    let mut damaged = read(&[0, 3]);
+    damaged.note_damage();
+    assert_eq!(judged(&damaged), (vec![], 0, 2));
+}
+
+#[test]
 fn i1_an_accepted_record_that_is_not_in_the_log_is_lost_and_an_unknown_one_is_not() {
     let sends = story(|s| {
         let call = s.send(1, &[0, 1]);

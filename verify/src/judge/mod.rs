@@ -3,7 +3,7 @@
 //!
 //! | module | judges |
 //! |---|---|
-//! | `ground` | the log alone: I2, I3, I5, I6 |
+//! | `ground` | the log alone: I1, I2, I3, I5, I6 |
 //! | `produces` | batches and the answers to them: I1, I2, I4, I5, I7 |
 //! | `epochs` | producer ids, recoveries: I4, I5, I6, I7 |
 //! | `sends`, `order` | records of `Send`: I1, I2, I4; and their order |
