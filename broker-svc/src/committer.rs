@@ -4,8 +4,9 @@
 //! An error of a write or a sync ends it, and with it the process: what is on the disk is unknown from then on, and the state
 //! must not live longer than the log (I8).
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
+use oncelog_defects::{Defect, is_on};
 use oncelog_proto::Timestamp;
 use tokio::{
     sync::{mpsc, watch},
@@ -90,19 +91,27 @@ impl Committer {
         let ToCommit { group, tell_written } = to_commit;
         let taken = group.bytes_on_disk();
         self.write(&group).await?;
+        let time = group.time();
+        let (mut entries, _) = group.into_parts();
+        if is_on(Defect::SnapshotAheadOfLog) {
+            self.release(mem::take(&mut entries), time).await;
+        }
         self.workers.disk_time().await;
         if tell_written {
             self.tell(Committed::Written).await;
         }
-        let at = self.journal.sync()?;
+        self.journal.sync()?;
         self.workers.disk_time().await;
         self.tell(Committed::Synced { room: room.saturating_sub(taken) }).await;
-        let time = group.time();
-        let (entries, _) = group.into_parts();
-        let snapshot_due = self.journal.snapshot_due();
+        self.release(entries, time).await;
+        Ok(taken)
+    }
+
+    /// The last group is durable, and may be folded into what snapshots are taken of.
+    async fn release(&self, entries: Vec<Entry>, time: Timestamp) {
+        let (at, snapshot_due) = (self.journal.position(), self.journal.snapshot_due());
         // A full queue means that folding is slower than writing, which then waits; a missing reader, that the process ends.
         let _ = self.released.send(Released { entries, time, at, snapshot_due }).await;
-        Ok(taken)
     }
 
     /// The owner asks for room before it promises a place. If somebody else fills the disk in between, the group has to wait for

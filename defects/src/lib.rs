@@ -101,7 +101,7 @@ defects! {
     FailedSyncIsTriedAgain: "I8";
     /// A restart forgets the oldest batch of each window.
     WindowForgetsAtRestart: "I4";
-    /// A snapshot is taken of groups that are not durable.
+    /// Groups are folded into snapshots when they are written, not when they are durable.
     SnapshotAheadOfLog: "I5";
     /// An opening forgets who is idle by the wall clock, and journals nothing of it.
     ExpiresAtReplay: "I5";
