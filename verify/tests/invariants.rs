@@ -601,6 +601,22 @@ fn i7_what_was_told_or_read_is_not_in_the_log() {
 }
 
 #[test]
+fn i7_a_trim_that_was_seen_and_is_undone() {
+    let mut log = Log::default();
+    log.add(partition(10, &[tag(1, 0, 10)]));
+    let saw = |log_start: i64| {
+        story(|s| {
+            s.fresh(1);
+            s.produce(tag(1, 0, 10));
+            s.saw(Sight::Ends { partition: p0(), log_start, log_end: 12 });
+        })
+    };
+    holds(&log, &saw(8));
+    holds(&log, &saw(10));
+    violates(Rule::I7, &log, &saw(11));
+}
+
+#[test]
 fn i7_a_recovery_tells_of_what_is_not_in_the_log() {
     let recovered = |next: i64, bases: &[i64]| {
         story(|s| {
