@@ -697,6 +697,37 @@ fn records_of_one_caller_keep_their_order_and_concurrent_ones_need_not() {
 }
 
 #[test]
+fn order_of_a_stream_holds_for_what_is_unknown_and_in_the_log() {
+    let log = untagged(&[0, 1, 2]);
+    let sent = |records: [u64; 3], streamed: bool, accepted: &[usize]| {
+        let mut story = story(|s| {
+            let calls = records.map(|record| s.send(1, &[record]));
+            for at in accepted {
+                let outcome = SendOutcome::Accepted { partition: 0, place: Place { offset: i64::try_from(records[*at]).expect("small"), append_time: 1_000 } };
+                s.event(Event::SendAnswered { call: calls[*at], outcomes: vec![outcome] });
+            }
+        });
+        for event in &mut story.events {
+            if let Event::SendCalled(send) = event {
+                send.streamed = streamed;
+            }
+        }
+        story
+    };
+    holds(&log, &sent([0, 1, 2], true, &[]));
+    holds(&log, &sent([0, 1, 2], true, &[1]));
+    violates(Rule::Order, &log, &sent([0, 2, 1], true, &[]));
+    violates(Rule::Order, &log, &sent([1, 0, 2], true, &[1]));
+    violates(Rule::Order, &log, &sent([0, 2, 1], true, &[1]));
+    // Of those that were answered it is said once.
+    assert_eq!(violates(Rule::Order, &log, &sent([1, 0, 2], true, &[0, 1])).violation_count, 1);
+    // Calls that go on at the same time may stand either way.
+    holds(&log, &sent([2, 1, 0], false, &[]));
+    // Which of two equal ones is which, nobody can tell.
+    holds(&untagged(&[1, 0, 0]), &sent([0, 1, 0], true, &[]));
+}
+
+#[test]
 fn a_deleted_topic_takes_its_records_along_and_its_duplicates_are_still_seen() {
     let deleted = |beside: bool| {
         story(|s| {

@@ -17,10 +17,15 @@ use tonic::transport::Channel;
 use super::{ANSWER_PATIENCE, PAUSE, Ways, records};
 use crate::{dice::Dice, stage::channel};
 
-pub(super) async fn run(ways: Ways, caller: CallerId, dice: Dice, stop: watch::Receiver<bool>) {
-    let who = format!("{}/streamer {}", ways.topic, caller.0);
+pub(super) async fn run(ways: Ways, number: u64, dice: Dice, stop: watch::Receiver<bool>) {
+    let (who, caller) = (format!("{}/streamer {number}", ways.topic), CallerId(number));
     let mut streamer = Streamer { client: ProducerServiceClient::new(channel(ways.producer)), ways, caller, who, dice, sent: 0 };
-    while !*stop.borrow() {
+    for stream in 1_u64.. {
+        if *stop.borrow() {
+            break;
+        }
+        // Of an earlier stream requests may still be on their way; so this one is somebody else.
+        streamer.caller = CallerId(stream << 32 | number);
         let unanswered = streamer.stream(&stop).await;
         for (call, count) in unanswered {
             streamer.ways.recorder.saw(Event::SendAnswered { call, outcomes: wire::no_answer(count) });

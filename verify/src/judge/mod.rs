@@ -6,7 +6,7 @@
 //! | `ground` | the log alone: I1, I2, I3, I5, I6 |
 //! | `produces` | batches and the answers to them: I1, I2, I4, I5, I7 |
 //! | `epochs` | producer ids, recoveries: I4, I5, I6, I7 |
-//! | `sends`, `order` | records of `Send`: I1, I2, I4; and their order |
+//! | `sends`, `order`, `streams` | records of `Send`: I1, I2, I4; and their order |
 //! | `sights` | what was read and described: I5, I7 |
 //! | `outline`, `known` | which topic a call spoke of; what was known when |
 //!
@@ -14,8 +14,9 @@
 //! life was told too much.
 //!
 //! What cannot be judged is counted ([`crate::report::Unjudged`]), never passed in silence. In memory, beside the log: some 100 bytes for
-//! each record that was sent by `Send` or is in the log, 5 for each batch in it, some 40 for each batch that was given a name, and
-//! what is known of each producer in each partition.
+//! each record that was sent by `Send` or is in the log, some 80 more for each record of a stream of which not everything was
+//! answered, 5 for each batch in the log, some 40 for each batch that was given a name, and what is known of each producer in each
+//! partition.
 
 mod epochs;
 mod ground;
@@ -25,6 +26,7 @@ mod outline;
 mod produces;
 mod sends;
 mod sights;
+mod streams;
 
 use std::collections::{HashMap, HashSet};
 
@@ -207,7 +209,7 @@ impl Judge<'_> {
     fn end(mut self, history: &(impl History + ?Sized)) -> Result<Report, HistoryError> {
         for open in self.open.into_values() {
             if let Open::Send(send) = open {
-                self.report.counts.unknown += send.what.records.len() as u64;
+                self.sends.unanswered(&send.what, &mut self.report);
             }
         }
         let epochs = &self.epochs;

@@ -5,9 +5,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Call, Moment, ground::Ground, order::Orders, outline::Standing};
+use super::{Call, Moment, ground::Ground, order::Orders, outline::Standing, streams};
 use crate::{
-    history::{Digest, Event, Partition, Place, SendCalled, SendOutcome},
+    history::{CallerId, Digest, Event, Partition, Place, SendCalled, SendOutcome},
     history_file::{History, HistoryError},
     report::{Evidence, Report, Rule},
 };
@@ -18,10 +18,12 @@ pub(super) struct Sends {
     topics: HashMap<String, u32>,
     tallies: HashMap<Key, Tally>,
     orders: Orders,
+    /// Callers of streams of which not everything was answered, or not with certainty.
+    doubtful_streams: HashSet<CallerId>,
 }
 
 /// A record of a topic.
-type Key = u64;
+pub(super) type Key = u64;
 
 /// How often a record was sent, and is there.
 #[derive(Clone, Copy, Debug, Default)]
@@ -79,6 +81,7 @@ impl Sends {
         let topic = self.topic(&send.topic);
         let mut records = send.records.iter().copied();
         let mut placed: Vec<(usize, i64)> = Vec::new();
+        let mut is_doubtful = false;
         for outcome in outcomes {
             let count = match *outcome {
                 SendOutcome::Accepted { .. } => 1,
@@ -89,7 +92,10 @@ impl Sends {
                 let digest = records.next().ok_or_else(too_many)?;
                 let tally = self.tallies.entry(key(topic, digest)).or_default();
                 match *outcome {
-                    SendOutcome::Unknown(_) => report.counts.unknown += 1,
+                    SendOutcome::Unknown(_) => {
+                        report.counts.unknown += 1;
+                        is_doubtful = true;
+                    }
                     SendOutcome::Refused(_) => {
                         tally.possible -= 1;
                         report.counts.refused += 1;
@@ -127,24 +133,49 @@ impl Sends {
                 }
             }
         }
-        report.counts.unknown += records.count() as u64;
+        let untold = records.count();
+        report.counts.unknown += untold as u64;
+        if send.streamed && (is_doubtful || untold > 0) {
+            self.doubtful_streams.insert(send.caller);
+        }
         self.orders.answered(ground, &send, called, &placed, now, report);
         Ok(())
     }
 
+    /// It was never answered.
+    pub(super) fn unanswered(&mut self, send: &SendCalled, report: &mut Report) {
+        report.counts.unknown += send.records.len() as u64;
+        if send.streamed {
+            self.doubtful_streams.insert(send.caller);
+        }
+    }
+
+    /// How a record of a topic is known here; none: nobody wrote to the topic.
+    pub(super) fn key(&self, topic: &str, digest: Digest) -> Option<Key> {
+        self.topics.get(topic).map(|topic| key(*topic, digest))
+    }
+
+    /// A record that was sent once and is in the log once, and whether its caller was told so.
+    pub(super) fn only_one(&self, topic: &str, digest: Digest) -> Option<(Key, bool)> {
+        let key = self.key(topic, digest)?;
+        let tally = self.tallies.get(&key)?;
+        (tally.sent == 1 && tally.in_log == 1).then_some((key, tally.accepted > 0))
+    }
+
     /// Was a record of this topic sent by anybody?
     pub(super) fn knows(&self, topic: &str, digest: Digest) -> bool {
-        let tally = self.topics.get(topic).and_then(|topic| self.tallies.get(&key(*topic, digest)));
+        let tally = self.key(topic, digest).and_then(|key| self.tallies.get(&key));
         tally.is_some_and(|tally| tally.sent > 0)
     }
 
-    /// At the end: what is in the log too often, or not often enough.
+    /// At the end: what is in the log too often, or not often enough, or in the wrong order.
     pub(super) fn end(
         self,
         ground: &Ground<'_>,
         history: &(impl History + ?Sized),
         report: &mut Report,
     ) -> Result<(), HistoryError> {
+        streams::judge(&self, &self.doubtful_streams, ground, history, report)?;
         let mut suspects: Vec<(Key, Tally)> = Vec::new();
         for (key, tally) in &self.tallies {
             let Tally { in_log, sent, accepted, found, possible } = *tally;
