@@ -140,7 +140,8 @@ fn streamed(place: &mut Place, caller: CallerId, open: &mut VecDeque<(CallId, us
 fn called(place: &Place, caller: CallerId, streamed: bool, request: &SendRequest) -> CallId {
     let call = place.chronicle.call();
     let records = request.records.iter().map(Digest::of).collect();
-    place.chronicle.note(Event::SendCalled(SendCalled { call, caller, streamed, topic: request.topic.clone(), records }));
+    let (topic, partition) = (request.topic.clone(), request.partition);
+    place.chronicle.note(Event::SendCalled(SendCalled { call, caller, streamed, topic, partition, records }));
     call
 }
 

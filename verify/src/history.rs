@@ -277,6 +277,9 @@ pub struct SendCalled {
     pub streamed: bool,
     /// Where to.
     pub topic: String,
+    /// The partition that the request names. None: the service chooses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition: Option<i32>,
     /// The records.
     pub records: Vec<Digest>,
 }
@@ -416,6 +419,7 @@ mod tests {
                 caller: CallerId(0),
                 streamed: true,
                 topic: "t".into(),
+                partition: Some(3),
                 records: vec![Digest(1)],
             }),
             Event::SendAnswered {
@@ -430,6 +434,14 @@ mod tests {
             let text = line(event.clone());
             assert_eq!(serde_json::from_str::<Line>(&text).expect(&text), Line { at: 7, event });
         }
+    }
+
+    #[test]
+    fn a_history_of_before_partitions_were_recorded_is_read() {
+        let old = r#"{"at":7,"event":{"send_called":{"call":3,"caller":0,"topic":"t","records":["0000000000000001"]}}}"#;
+        let Ok(Line { event: Event::SendCalled(send), .. }) = serde_json::from_str(old) else { panic!("it is a call") };
+        assert_eq!((send.partition, send.streamed), (None, false));
+        assert_eq!(line(Event::SendCalled(send)), old);
     }
 
     #[test]

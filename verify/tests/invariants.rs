@@ -132,7 +132,7 @@ impl Story {
     fn send(&mut self, caller: u64, records: &[u64]) -> CallId {
         let call = self.call();
         let records = records.iter().map(|record| Digest(*record)).collect();
-        let send = SendCalled { call, caller: CallerId(caller), streamed: false, topic: "t".into(), records };
+        let send = SendCalled { call, caller: CallerId(caller), streamed: false, topic: "t".into(), partition: None, records };
         self.event(Event::SendCalled(send));
         call
     }
@@ -338,6 +338,28 @@ fn i2_a_record_of_send_that_is_in_the_log_more_often_than_sent() {
     });
     holds(&untagged(&[]), &refused);
     violates(Rule::I2, &untagged(&[7]), &refused);
+}
+
+#[test]
+fn a_record_that_stands_in_another_partition_than_named() {
+    let sent = |partition: Option<i32>, accepted: Option<i32>| {
+        story(|s| {
+            let call = s.call();
+            let (topic, records) = ("t".to_owned(), vec![Digest(0)]);
+            s.event(Event::SendCalled(SendCalled { call, caller: CallerId(1), streamed: false, topic, partition, records }));
+            if let Some(partition) = accepted {
+                s.event(Event::SendAnswered { call, outcomes: vec![SendOutcome::Accepted { partition, place: place(0) }] });
+            }
+        })
+    };
+    let log = untagged(&[0]);
+    for named in [None, Some(0)] {
+        holds(&log, &sent(named, None));
+        holds(&log, &sent(named, Some(0)));
+    }
+    for accepted in [None, Some(0)] {
+        assert_eq!(violates(Rule::I2, &log, &sent(Some(1), accepted)).violation_count, 1);
+    }
 }
 
 #[test]
@@ -791,7 +813,7 @@ fn a_history_that_contradicts_itself_is_no_history() {
     assert!(
         judged(std::slice::from_ref(&answer)).expect_err("no call").starts_with("line 1 of the history: an answer to call 1")
     );
-    let send = SendCalled { call: CallId(1), caller: CallerId(0), streamed: false, topic: "t".into(), records: vec![Digest(0)] };
+    let send = SendCalled { call: CallId(1), caller: CallerId(0), streamed: false, topic: "t".into(), partition: None, records: vec![Digest(0)] };
     let call = Event::SendCalled(send);
     assert!(judged(&[call.clone(), call.clone()]).expect_err("twice").contains("made before"));
     assert!(judged(&[call, answer]).expect_err("too many").contains("more outcomes than the 1 records"));

@@ -15,7 +15,7 @@
 //!
 //! What cannot be judged is counted ([`crate::report::Unjudged`]), never passed in silence. In memory, beside the log: some 100 bytes for
 //! each record that was sent by `Send` or is in the log, some 80 more for each record of a stream of which not everything was
-//! answered, 5 for each batch in the log, some 40 for each batch that was given a name, and what is known of each producer in each
+//! answered and some 20 for each that was sent to a partition by its number, 5 for each batch in the log, some 40 for each batch that was given a name, and what is known of each producer in each
 //! partition.
 
 mod epochs;

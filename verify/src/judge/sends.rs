@@ -1,7 +1,7 @@
 //! Judges `Send`: each record by what it is, because its caller knows nothing of tags.
 //!
 //! An accepted record stands where the answer says (I1, I4). A record is in the log at most as often as it was sent and not
-//! refused (I2).
+//! refused, and only in the partition that it was sent to, if one was named (I2).
 
 use std::collections::{HashMap, HashSet};
 
@@ -18,6 +18,8 @@ pub(super) struct Sends {
     topics: HashMap<String, u32>,
     tallies: HashMap<Key, Tally>,
     orders: Orders,
+    /// The partition that was named for a record.
+    named: HashMap<Key, i32>,
     /// Callers of streams of which not everything was answered, or not with certainty.
     doubtful_streams: HashSet<CallerId>,
 }
@@ -61,9 +63,11 @@ impl Sends {
         let topic = self.topic(&send.topic);
         report.counts.sent += send.records.len() as u64;
         for digest in &send.records {
-            let tally = self.tallies.entry(key(topic, *digest)).or_default();
+            let key = key(topic, *digest);
+            let tally = self.tallies.entry(key).or_default();
             tally.sent += 1;
             tally.possible += 1;
+            self.named.extend(send.partition.map(|partition| (key, partition)));
         }
         self.orders.called(send.caller, now.line);
     }
@@ -102,6 +106,7 @@ impl Sends {
                     }
                     SendOutcome::Accepted { partition, place } => {
                         report.counts.accepted += 1;
+                        check_named(&send, partition, [called, now.line], report);
                         match standing {
                             Standing::Current => {}
                             Standing::Doubtful => {
@@ -176,6 +181,7 @@ impl Sends {
         report: &mut Report,
     ) -> Result<(), HistoryError> {
         streams::judge(&self, &self.doubtful_streams, ground, history, report)?;
+        self.check_partitions(ground, report);
         let mut suspects: Vec<(Key, Tally)> = Vec::new();
         for (key, tally) in &self.tallies {
             let Tally { in_log, sent, accepted, found, possible } = *tally;
@@ -205,6 +211,22 @@ impl Sends {
             }
         }
         Ok(())
+    }
+
+    /// A record of which nobody heard may stand only where it was sent to, too. One that was sent twice may have been sent elsewhere.
+    fn check_partitions(&self, ground: &Ground<'_>, report: &mut Report) {
+        let partitions = ground.log.partitions().iter().filter(|_| !self.named.is_empty());
+        for partition in partitions {
+            let Partition { topic, partition: at } = partition.name();
+            for (offset, _, digest) in partition.records() {
+                let Some((key, false)) = self.only_one(topic, digest) else { continue };
+                if let Some(named) = self.named.get(&key).filter(|named| *named != at) {
+                    let what = format!("{topic}/{at} offset {offset}: a record that was sent to partition {named}");
+                    let evidence = Evidence::Record { partition: partition.name().clone(), offset };
+                    report.accuse(Rule::I2, what, vec![evidence]);
+                }
+            }
+        }
     }
 
     /// Goes once more through everything, for the few records that something is wrong with: to remember the lines of all of them
@@ -250,6 +272,14 @@ impl Sends {
             }
         }
         Ok(found)
+    }
+}
+
+/// A record that stands where it was not sent to is one that was not sent (I2).
+fn check_named(send: &SendCalled, partition: i32, lines: [u64; 2], report: &mut Report) {
+    if let Some(named) = send.partition.filter(|named| *named != partition) {
+        let what = format!("{}: a record that was sent to partition {named} was accepted in partition {partition}", send.topic);
+        report.accuse(Rule::I2, what, lines.map(Evidence::Line).into());
     }
 }
 
