@@ -81,7 +81,8 @@ impl World<'_> {
             .tcp_capacity(1_024)
             .enable_random_order()
             .build();
-        let began = Began { format: FORMAT, alone: true, expiration_ms: expiration_ms(&plan) };
+        let once = plan.courier.doubles == 0;
+        let began = Began { format: FORMAT, alone: true, once, expiration_ms: expiration_ms(&plan) };
         chronicle.note(Event::Began(began));
 
         let broker = BrokerHost::new(&plan, weather.clone(), chronicle.clone(), dice.fork());

@@ -104,6 +104,10 @@ pub struct Began {
     pub format: u32,
     /// Nobody else wrote to the topics of this history since they were empty. Then a record that nobody sent is a fault.
     pub alone: bool,
+    /// A call arrives at most once: no network between the callers and the broker repeats one by itself. Then a batch of which every
+    /// call was refused is not in the log.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub once: bool,
     /// The broker's `--producer-id-expiration-ms`, if it is known. Without it an unknown producer id cannot be judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expiration_ms: Option<u64>,
@@ -398,7 +402,7 @@ mod tests {
         assert_eq!(line(Event::ProduceCalled(called)), expected);
         let place = Place { offset: 1, append_time: 2 };
         let events = [
-            Event::Began(Began { format: FORMAT, alone: true, expiration_ms: None }),
+            Event::Began(Began { format: FORMAT, alone: true, once: false, expiration_ms: None }),
             Event::InitCalled(InitCalled { call: CallId(1), recover: Some(tag.producer), token: "x".into() }),
             Event::InitAnswered {
                 call: CallId(1),

@@ -64,7 +64,7 @@ struct Story {
 
 impl Story {
     fn new() -> Self {
-        Self { events: vec![Event::Began(Began { format: FORMAT, alone: true, expiration_ms: Some(1_000) })], calls: 0 }
+        Self { events: vec![Event::Began(Began { format: FORMAT, alone: true, once: false, expiration_ms: Some(1_000) })], calls: 0 }
     }
 
     fn call(&mut self) -> CallId {
@@ -219,7 +219,7 @@ fn i1_other_content_at_the_place_that_was_acknowledged() {
         log
     };
     let story = story(|s| {
-        s.events[0] = Event::Began(Began { format: FORMAT, alone: false, expiration_ms: None });
+        s.events[0] = Event::Began(Began { format: FORMAT, alone: false, once: false, expiration_ms: None });
         s.fresh(1).acked(tag(1, 0, 0), 0);
     });
     holds(&told(checksum(tag(1, 0, 0))), &story);
@@ -375,7 +375,7 @@ fn i2_what_nobody_sent_is_a_fault_only_where_nobody_else_writes() {
     });
     let report = violates(Rule::I2, &log(&[tag(2, 0, 0)]), &other);
     assert_eq!(report.counts.of_others, 2);
-    other.events[0] = Event::Began(Began { format: FORMAT, alone: false, expiration_ms: None });
+    other.events[0] = Event::Began(Began { format: FORMAT, alone: false, once: false, expiration_ms: None });
     holds(&log(&[tag(2, 0, 0)]), &other);
 }
 
@@ -524,7 +524,7 @@ fn i5_an_id_that_is_forgotten_too_early_or_handed_out_twice() {
             s.fresh(1).acked(tag(1, 0, 0), 0).told(tag(1, 0, 2), ProduceAnswer::UnknownProducer);
         });
         let mut lines = story.lines();
-        lines[0].event = Event::Began(Began { format: FORMAT, alone: true, expiration_ms });
+        lines[0].event = Event::Began(Began { format: FORMAT, alone: true, once: false, expiration_ms });
         // The last one that it was heard of is that of the acknowledged batch.
         lines[6].at = lines[3].at + after_ms * 1_000;
         judge(&log, &lines).expect("a history")
@@ -620,6 +620,33 @@ fn i7_what_was_told_or_read_is_not_in_the_log() {
     let next = |next_sequence| Sight::Next { partition: p0(), producer: Producer { id: 1, epoch: 0 }, next_sequence };
     holds(&log, &saw(next(2)));
     violates(Rule::I7, &log, &saw(next(3)));
+}
+
+#[test]
+fn i7_a_refusal_of_what_was_appended_by_the_same_call() {
+    let told = |answers: &[ProduceAnswer], once: bool| {
+        story(|s| {
+            s.events[0] = Event::Began(Began { format: FORMAT, alone: true, once, expiration_ms: None });
+            s.fresh(1);
+            s.ask_recovery(1, 0, "x");
+            for answer in answers {
+                s.told(tag(1, 0, 0), *answer);
+            }
+        })
+    };
+    let log = log(&[tag(1, 0, 0)]);
+    let early = ProduceAnswer::OutOfOrder { expected_sequence: 0 };
+    for refusal in [ProduceAnswer::Refused, ProduceAnswer::Fenced, early] {
+        violates(Rule::I7, &log, &told(&[refusal], true));
+        violates(Rule::I7, &log, &told(&[refusal, ProduceAnswer::Refused], true));
+        // Another call may have brought it there, or a copy of this one.
+        holds(&log, &told(&[refusal, ProduceAnswer::Unknown], true));
+        holds(&log, &told(&[refusal], false));
+    }
+    // Nor is it said of a call that is not answered yet.
+    let mut open = told(&[ProduceAnswer::Refused], true);
+    open.produce(tag(1, 0, 0));
+    holds(&log, &open);
 }
 
 #[test]
@@ -817,6 +844,6 @@ fn a_history_that_contradicts_itself_is_no_history() {
     let call = Event::SendCalled(send);
     assert!(judged(&[call.clone(), call.clone()]).expect_err("twice").contains("made before"));
     assert!(judged(&[call, answer]).expect_err("too many").contains("more outcomes than the 1 records"));
-    let newer = Event::Began(Began { format: FORMAT + 1, alone: true, expiration_ms: None });
+    let newer = Event::Began(Began { format: FORMAT + 1, alone: true, once: false, expiration_ms: None });
     assert!(judged(&[newer]).expect_err("newer").contains("format 1"));
 }

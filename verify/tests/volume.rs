@@ -14,7 +14,7 @@ struct Synthetic;
 
 impl History for Synthetic {
     fn lines(&self) -> Result<Box<dyn Iterator<Item = Result<Line, HistoryError>> + '_>, HistoryError> {
-        let began = Event::Began(Began { format: FORMAT, alone: true, expiration_ms: None });
+        let began = Event::Began(Began { format: FORMAT, alone: true, once: false, expiration_ms: None });
         let calls = (0..RECORDS).flat_map(|number| {
             let (call, record) = (CallId(number), Digest(mixed(number)));
             let send =

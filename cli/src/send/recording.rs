@@ -26,7 +26,7 @@ impl Recording {
     #[expect(clippy::disallowed_methods, reason = "a recorder tells when things were seen, by a real clock")]
     pub(super) fn begin(path: Option<&Path>, topic: &str, partition: Option<i32>) -> anyhow::Result<Self> {
         // Others may write to the topic, too.
-        let began = Began { format: FORMAT, alone: false, expiration_ms: None };
+        let began = Began { format: FORMAT, alone: false, once: false, expiration_ms: None };
         let create = |path: &Path| HistoryWriter::create(path, began).with_context(|| format!("--history {}", path.display()));
         let out = path.map(create).transpose()?;
         Ok(Self { out, topic: topic.to_owned(), partition, started: Instant::now(), calls: 0, open: VecDeque::new() })

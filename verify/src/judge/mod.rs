@@ -15,7 +15,7 @@
 //!
 //! What cannot be judged is counted ([`crate::report::Unjudged`]), never passed in silence. In memory, beside the log: some 100 bytes for
 //! each record that was sent by `Send` or is in the log, some 80 more for each record of a stream of which not everything was
-//! answered and some 20 for each that was sent to a partition by its number, 5 for each batch in the log, some 40 for each batch that was given a name, and what is known of each producer in each
+//! answered and some 20 for each that was sent to a partition by its number, 12 for each batch in the log, some 40 for each batch that was given a name, and what is known of each producer in each
 //! partition.
 
 mod epochs;
@@ -70,6 +70,7 @@ pub fn judge(log: &Log, history: &(impl History + ?Sized)) -> Result<Report, His
         life: 0,
         disk_failed: None,
         alone: false,
+        once: false,
         topics: HashSet::new(),
         ground,
         report,
@@ -118,6 +119,7 @@ struct Judge<'a> {
     /// Line in which the disk of this life failed.
     disk_failed: Option<u64>,
     alone: bool,
+    once: bool,
     /// Topics that somebody wrote to in this history.
     topics: HashSet<String>,
 }
@@ -131,7 +133,7 @@ impl Judge<'_> {
                     let what = format!("a history begins once, in format {FORMAT}; this says format {}", began.format);
                     return Err(HistoryError::line(number, what));
                 }
-                self.alone = began.alone;
+                (self.alone, self.once) = (began.alone, began.once);
                 self.epochs = Epochs::new(began.expiration_ms);
             }
             Event::InitCalled(init) => {
@@ -213,7 +215,7 @@ impl Judge<'_> {
             }
         }
         let epochs = &self.epochs;
-        self.produces.end(&self.ground, |id| epochs.is_own(id), self.alone, &mut self.report);
+        self.produces.end(&self.ground, |id| epochs.is_own(id), self.alone, self.once, &mut self.report);
         for partition in self.ground.log.partitions() {
             let is_alone = self.alone && self.topics.contains(&partition.name().topic);
             for (offset, batch, digest) in partition.records() {

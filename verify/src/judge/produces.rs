@@ -18,12 +18,20 @@ use crate::{
 /// What was produced so far.
 #[derive(Debug, Default)]
 pub(super) struct Produces {
-    /// By partition and batch of the log: somebody asked for exactly this batch.
-    asked: Vec<Vec<bool>>,
+    /// By partition and batch of the log: who asked for exactly this batch.
+    asked: Vec<Vec<Asked>>,
     /// Where the records of a name are.
     names: HashMap<u64, (usize, u32)>,
     /// What was acknowledged of batches that are trimmed: the log cannot tell any more whether it changed (I4).
     trimmed: HashMap<(usize, Tag), (Place, u64)>,
+}
+
+/// How often a batch was asked for, and refused.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asked {
+    calls: u32,
+    /// Of those: certainly not appended by the call itself.
+    refused: u32,
 }
 
 /// A call, and what was known when it was made.
@@ -32,11 +40,13 @@ pub(super) struct Produced {
     pub(super) what: ProduceCalled,
     /// The next sequence that acknowledgements had told.
     known: i64,
+    /// The batch of the log that it asks for.
+    batch: Option<(usize, u32)>,
 }
 
 impl Produces {
     pub(super) fn new(ground: &Ground<'_>) -> Self {
-        let asked = ground.log.partitions().iter().map(|partition| vec![false; partition.batches().len()]).collect();
+        let asked = ground.log.partitions().iter().map(|partition| vec![Asked::default(); partition.batches().len()]).collect();
         Self { asked, ..Self::default() }
     }
 
@@ -50,12 +60,15 @@ impl Produces {
     ) -> Produced {
         report.counts.produced += 1;
         let index = ground.log.find(&what.partition);
-        let Some((tag, index)) = what.tag.zip(index) else { return Produced { what, known: 0 } };
+        let Some((tag, index)) = what.tag.zip(index) else { return Produced { what, known: 0, batch: None } };
+        let mut batch = None;
         if let Found::Batch(number) = ground.find(index, tag, what.record_count)
             && is_same(ground, index, number, what.checksum)
         {
+            batch = Some((index, number));
             let asked = &mut self.asked[index][number as usize];
-            report.counts.retried += u64::from(std::mem::replace(asked, true));
+            report.counts.retried += u64::from(asked.calls > 0);
+            asked.calls = asked.calls.saturating_add(1);
             if let Some(name) = what.batch
                 && let Some(other) = self.names.insert(name, (index, number)).filter(|other| *other != (index, number))
             {
@@ -70,7 +83,7 @@ impl Produces {
             }
         }
         let known = known.next(tag.producer, index);
-        Produced { what, known }
+        Produced { what, known, batch }
     }
 
     #[expect(clippy::too_many_arguments, reason = "each is a part of what is known")]
@@ -84,7 +97,7 @@ impl Produces {
         now: Moment,
         report: &mut Report,
     ) {
-        let Call { what: Produced { what: batch, known: known_when_called }, line: called, .. } = call;
+        let Call { what: Produced { what: batch, known: known_when_called, batch: in_log }, line: called, .. } = call;
         match answer {
             ProduceAnswer::Acknowledged { duplicate, .. } => {
                 report.counts.acknowledged += 1;
@@ -92,6 +105,10 @@ impl Produces {
             }
             ProduceAnswer::DuplicateBelowWindow => report.counts.duplicates_refused += 1,
             _ => {}
+        }
+        if let Some((index, number)) = in_log.filter(|_| is_refusal(answer)) {
+            let asked = &mut self.asked[index][number as usize];
+            asked.refused = asked.refused.saturating_add(1);
         }
         let standing = ground.standing(&batch.partition.topic, called, now.line);
         let claim = Claim { ground, batch: &batch, lines: [called, now.line], standing };
@@ -183,14 +200,20 @@ impl Produces {
         }
     }
 
-    /// At the end, where nobody else wrote: batches that nobody asked for.
-    pub(super) fn end(&self, ground: &Ground<'_>, is_own: impl Fn(i64) -> bool, alone: bool, report: &mut Report) {
+    /// At the end. Where nobody else wrote: batches that nobody asked for. Where calls arrive once: batches of which every call was
+    /// told that it did not append them.
+    pub(super) fn end(&self, ground: &Ground<'_>, is_own: impl Fn(i64) -> bool, alone: bool, once: bool, report: &mut Report) {
         for (index, partition) in ground.log.partitions().iter().enumerate() {
             for (number, batch) in (0..).zip(partition.batches()) {
                 let own = batch.tag.is_some_and(|tag| is_own(tag.producer.id));
-                if alone && own && !self.asked[index][number as usize] {
+                let Asked { calls, refused } = self.asked[index][number as usize];
+                if alone && own && calls == 0 {
                     let what = format!("{}: a batch that nobody sent", partition.name());
                     report.accuse(Rule::I2, what, vec![place(partition, number)]);
+                }
+                if once && own && calls > 0 && calls == refused {
+                    let what = format!("{}: a batch is in the log, and all of its {calls} calls were refused", partition.name());
+                    report.accuse(Rule::I7, what, vec![place(partition, number)]);
                 }
             }
         }
@@ -259,6 +282,18 @@ impl Claim<'_> {
             let what = format!("{}: a conflict with what is exactly the same", self.batch.partition);
             report.accuse(Rule::I4, what, evidence);
         }
+    }
+}
+
+/// Does the answer say that the call appended nothing?
+fn is_refusal(answer: ProduceAnswer) -> bool {
+    match answer {
+        ProduceAnswer::OutOfOrder { .. }
+        | ProduceAnswer::Fenced
+        | ProduceAnswer::UnknownProducer
+        | ProduceAnswer::Conflict
+        | ProduceAnswer::Refused => true,
+        ProduceAnswer::Acknowledged { .. } | ProduceAnswer::DuplicateBelowWindow | ProduceAnswer::Unknown => false,
     }
 }
 
