@@ -12,7 +12,7 @@ use std::{
 
 use broker_svc::{
     journal::{self, Group},
-    pipeline::{Answer as Told, Now, Options, Output, Pipeline, Request},
+    pipeline::{Answer as Told, BatchOutcome, Now, Options, Output, Pipeline, Request},
     state::{Granted, InitRequest, Limits, Recovered, State},
 };
 use oncelog_proto::{ErrorCode, Fault, Monotonic, Timestamp, topic::PartitionCount};
@@ -82,7 +82,7 @@ impl Broker {
     pub(crate) fn arrive(&mut self, call: Call, refusal: Option<ErrorCode>) {
         let mut request = wire::request(&call.message, self.options.limits.max_message_bytes);
         if let (Some(code), Request::Produce { batches, .. }) = (refusal, &mut request) {
-            batches[0] = Err(Fault::new(code, "refused unseen"));
+            batches[0] = Err(Fault::new(code, UNSEEN));
         }
         let (sent, token) = match call.message {
             Message::Produce(sent) => (Some(sent), None),
@@ -160,10 +160,11 @@ impl Broker {
         while let Some(output) = self.pipeline.poll_output() {
             let Output::Answer(number, told) = output else { continue };
             let caller = self.callers.remove(&number).expect("a call is answered once");
+            let told = self.deny(told);
             match (&told, &caller.sent) {
                 (Told::Produced(outcomes), Some(sent)) => {
                     assert_eq!(sent.len(), outcomes.len(), "each batch is answered");
-                    let mut judged = sent.iter().zip(outcomes);
+                    let mut judged = sent.iter().zip(outcomes).filter(|(_, outcome)| !is_unseen(outcome));
                     judged.try_for_each(|(sent, outcome)| ledger.answer_batch(sent, outcome))?;
                 }
                 (Told::Granted(granted), _) => ledger.answer_grant(granted, caller.token.as_ref())?,
@@ -176,7 +177,22 @@ impl Broker {
         Ok(answers)
     }
 
-    /// Makes an answer wrong, if that is asked for.
+    /// Refuses what was appended, if that is asked for.
+    fn deny(&self, told: Told) -> Told {
+        match told {
+            Told::Produced(outcomes) if self.broken == Some(Broken::RefusesWhatItAppends) => {
+                let too_large = Fault::new(ErrorCode::MessageTooLarge, "too large, and appended all the same");
+                let deny = |outcome| match outcome {
+                    BatchOutcome::Acknowledged { .. } => BatchOutcome::Refused(too_large.clone()),
+                    refused => refused,
+                };
+                Told::Produced(outcomes.into_iter().map(deny).collect())
+            }
+            told => told,
+        }
+    }
+
+    /// Makes an answer wrong behind the back of whoever judges it, if that is asked for.
     fn bend(&mut self, told: Told) -> Told {
         match (self.broken, told) {
             (Some(Broken::RecoveryWithoutWindows), Told::Granted(mut granted)) => {
@@ -263,6 +279,11 @@ impl Broker {
     }
 }
 
+/// Whoever refuses a batch unseen knows nothing of the log.
+fn is_unseen(outcome: &BatchOutcome) -> bool {
+    matches!(outcome, BatchOutcome::Refused(fault) if fault.message() == UNSEEN)
+}
+
 fn options(bounds: &Bounds) -> Options {
     Options {
         limits: Limits {
@@ -286,5 +307,7 @@ fn now(micros: u64) -> Now {
     Now { monotonic: Monotonic::from_micros(micros), wall: WALL }
 }
 
+/// Why a batch is refused that nothing is wrong with.
+const UNSEEN: &str = "refused unseen";
 /// What people call the time; it stands still.
 const WALL: Timestamp = Timestamp::MAX;
