@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Response, transport::Channel};
+use tonic::{Response, Status, transport::Channel};
 
 use crate::work::Place;
 
@@ -69,52 +69,64 @@ async fn call(
 /// Calls `SendStream` with many requests under way.
 pub(crate) async fn stream(mut place: Place, producers: Vec<String>) {
     while !place.weather.is_calm() {
-        // Of an earlier stream records may still be on their way; so a new one is somebody else.
-        let caller = CallerId(place.chronicle.call().0);
-        let host = place.dice.pick(&producers).clone();
-        let mut client = client(&place, &host);
-        let (requests, receiver) = mpsc::channel(4);
-        let mut open: VecDeque<(CallId, usize)> = VecDeque::new();
-        // The answer may not begin before the first request is there.
-        let first = streamed(&mut place, caller, &mut open);
-        let _ = requests.try_send(first);
-        let opened = timeout(Duration::from_secs(60), client.send_stream(ReceiverStream::new(receiver))).await;
-        if let Ok(Ok(answers)) = opened {
-            let mut answers = answers.into_inner();
-            let mut left = place.dice.within(1..=60);
-            let mut requests = Some(requests);
-            loop {
-                let may_send = requests.is_some() && open.len() < WINDOW;
-                let pause = place.dice.long_tailed(Duration::from_millis(200));
-                tokio::select! {
-                    biased;
-                    answer = answers.message() => match answer {
-                        Ok(Some(answer)) => {
-                            let Some((call, count)) = open.pop_front() else {
-                                place.chronicle.fail(format!("{}: more answers than requests", place.name));
-                                break;
-                            };
-                            answered(&place, call, count, wire::send_stream(count, &answer));
-                        }
-                        // It broke, or it is over.
-                        Ok(None) | Err(_) => break,
-                    },
-                    () = sleep(pause), if may_send => {
-                        let request = streamed(&mut place, caller, &mut open);
-                        left -= 1;
-                        let sent = requests.as_ref().is_some_and(|requests| requests.try_send(request).is_ok());
-                        // A request that found no room was never sent, and is unknown to be on the safe side.
-                        if !sent || left == 0 || place.weather.is_calm() {
-                            requests = None;
-                        }
-                    }
+        let mut open = VecDeque::new();
+        let end = one_stream(&mut place, &producers, &mut open).await;
+        for (call, count) in open {
+            // Without a word at the end nothing is known of what was not answered.
+            let outcomes = end.as_ref().map_or_else(Vec::new, |status| wire::send_stream_ended(count, status));
+            if matches!(outcomes[..], [SendOutcome::Refused(_)]) {
+                place.chronicle.count("send: not taken in when a stream ended");
+            }
+            answered(&place, call, count, outcomes);
+        }
+        place.pause(Duration::from_millis(500)).await;
+    }
+}
+
+/// One stream, until it is over; `open` are the requests that were not answered. Returns the status at its end, if there was one.
+async fn one_stream(place: &mut Place, producers: &[String], open: &mut VecDeque<(CallId, usize)>) -> Option<Status> {
+    // Of an earlier stream records may still be on their way; so a new one is somebody else.
+    let caller = CallerId(place.chronicle.call().0);
+    let host = place.dice.pick(producers).clone();
+    let mut client = client(place, &host);
+    let (requests, receiver) = mpsc::channel(4);
+    // The answer may not begin before the first request is there.
+    let first = streamed(place, caller, open);
+    let _ = requests.try_send(first);
+    let opened = timeout(Duration::from_secs(60), client.send_stream(ReceiverStream::new(receiver))).await;
+    let mut answers = match opened {
+        Ok(Ok(answers)) => answers.into_inner(),
+        Ok(Err(status)) => return Some(status),
+        Err(_) => return None,
+    };
+    let mut left = place.dice.within(1..=60);
+    let mut requests = Some(requests);
+    loop {
+        let may_send = requests.is_some() && open.len() < WINDOW;
+        let pause = place.dice.long_tailed(Duration::from_millis(200));
+        tokio::select! {
+            biased;
+            answer = answers.message() => match answer {
+                Ok(Some(answer)) => {
+                    let Some((call, count)) = open.pop_front() else {
+                        place.chronicle.fail(format!("{}: more answers than requests", place.name));
+                        return None;
+                    };
+                    answered(place, call, count, wire::send_stream(count, &answer));
+                }
+                Ok(None) => return None,
+                Err(status) => return Some(status),
+            },
+            () = sleep(pause), if may_send => {
+                let request = streamed(place, caller, open);
+                left -= 1;
+                let sent = requests.as_ref().is_some_and(|requests| requests.try_send(request).is_ok());
+                // A request that found no room was never sent, and is unknown to be on the safe side.
+                if !sent || left == 0 || place.weather.is_calm() {
+                    requests = None;
                 }
             }
         }
-        for (call, count) in open {
-            answered(&place, call, count, Vec::new());
-        }
-        place.pause(Duration::from_millis(500)).await;
     }
 }
 

@@ -1,5 +1,6 @@
 //! For each invariant a history that violates exactly it, beside one that just does not.
 
+use oncelog_proto::{ErrorCode, Fault};
 use oncelog_verify::{
     Evidence, Log, PartitionLog, Report, Rule,
     history::{
@@ -8,7 +9,9 @@ use oncelog_verify::{
     },
     judge, judge_log,
     log::Stand,
+    wire,
 };
+use tonic::Status;
 
 /// The only partition of most tests.
 fn p0() -> Partition {
@@ -360,6 +363,21 @@ fn a_record_that_stands_in_another_partition_than_named() {
     for accepted in [None, Some(0)] {
         assert_eq!(violates(Rule::I2, &log, &sent(Some(1), accepted)).violation_count, 1);
     }
+}
+
+#[test]
+fn what_a_draining_producer_says_was_not_taken_in_is_not_in_the_log() {
+    let ended = |status: &Status| {
+        story(|s| {
+            let call = s.send(1, &[7]);
+            s.event(Event::SendAnswered { call, outcomes: wire::send_stream_ended(1, status) });
+        })
+    };
+    let draining = Fault::new(ErrorCode::BrokerNotAvailable, "the service is about to end").to_status();
+    holds(&untagged(&[]), &ended(&draining));
+    violates(Rule::I2, &untagged(&[7]), &ended(&draining));
+    // As a connection looks that broke.
+    holds(&untagged(&[7]), &ended(&Status::unavailable("broken")));
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! A caller of `SendStream`: many requests outstanding. What a stream takes with it when it breaks is unknown.
+//! A caller of `SendStream`: many requests outstanding. What a stream takes with it when it breaks is unknown, unless the service says
+//! why it ended.
 
 use std::collections::VecDeque;
 
@@ -12,7 +13,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
+use tonic::{Status, transport::Channel};
 
 use super::{ANSWER_PATIENCE, PAUSE, Ways, records};
 use crate::{dice::Dice, stage::channel};
@@ -26,9 +27,11 @@ pub(super) async fn run(ways: Ways, number: u64, dice: Dice, stop: watch::Receiv
         }
         // Of an earlier stream requests may still be on their way; so this one is somebody else.
         streamer.caller = CallerId(stream << 32 | number);
-        let unanswered = streamer.stream(&stop).await;
-        for (call, count) in unanswered {
-            streamer.ways.recorder.saw(Event::SendAnswered { call, outcomes: wire::no_answer(count) });
+        let mut open = VecDeque::new();
+        let end = streamer.stream(&mut open, &stop).await;
+        for (call, count) in open {
+            let outcomes = end.as_ref().map_or_else(|| wire::no_answer(count), |status| wire::send_stream_ended(count, status));
+            streamer.ways.recorder.saw(Event::SendAnswered { call, outcomes });
         }
         sleep(PAUSE).await;
     }
@@ -44,24 +47,31 @@ struct Streamer {
 }
 
 impl Streamer {
-    /// One stream, until it breaks or all shall end. Returns the calls that were not answered, each with its number of records.
-    async fn stream(&mut self, stop: &watch::Receiver<bool>) -> VecDeque<(CallId, usize)> {
+    /// One stream, until it breaks or all shall end. `open` are the calls that were not answered, each with its number of records.
+    /// Returns the status at its end, if there was one.
+    async fn stream(&mut self, open: &mut VecDeque<(CallId, usize)>, stop: &watch::Receiver<bool>) -> Option<Status> {
         let (requests, outgoing) = mpsc::channel(OUTSTANDING);
-        let mut open = VecDeque::new();
         // The answer to the call itself may wait for the first request.
-        self.send(&requests, &mut open);
+        self.send(&requests, open);
         let opened = timeout(ANSWER_PATIENCE, self.client.send_stream(ReceiverStream::new(outgoing))).await;
-        let Ok(Ok(answers)) = opened else { return open };
-        let mut answers = answers.into_inner();
+        let mut answers = match opened {
+            Ok(Ok(answers)) => answers.into_inner(),
+            Ok(Err(status)) => return Some(status),
+            Err(_) => return None,
+        };
         loop {
             while open.len() < OUTSTANDING && !*stop.borrow() {
-                self.send(&requests, &mut open);
+                self.send(&requests, open);
             }
             if open.is_empty() {
-                return open;
+                return None;
             }
-            let Ok(Ok(Some(answer))) = timeout(ANSWER_PATIENCE, answers.message()).await else { return open };
-            let Some((call, count)) = open.pop_front() else { return open };
+            let answer = match timeout(ANSWER_PATIENCE, answers.message()).await {
+                Ok(Ok(Some(answer))) => answer,
+                Ok(Err(status)) => return Some(status),
+                Ok(Ok(None)) | Err(_) => return None,
+            };
+            let (call, count) = open.pop_front()?;
             self.ways.recorder.saw(Event::SendAnswered { call, outcomes: wire::send_stream(count, &answer) });
             sleep(self.dice.millis(0, 8)).await;
         }
