@@ -172,7 +172,7 @@ impl Broker {
             }
             let told = self.bend(told);
             let max_batch_bytes = self.options.limits.max_message_bytes;
-            answers.extend(caller.waiter.map(|waiter| wire::answer(waiter, told, max_batch_bytes)));
+            answers.extend(caller.waiter.map(|waiter| wire::answer(waiter, caller.sent.as_deref(), told, max_batch_bytes)));
         }
         Ok(answers)
     }
