@@ -91,6 +91,23 @@ impl Broker {
         self.ask(Caller { waiter: call.waiter, sent, token }, request);
     }
 
+    /// A call arrives, and its first batch meets what another process has written under the same id: it is told of a conflict. The other
+    /// one has recovered the epoch before, as it has to: nothing of it gets in any more, wherever copies are.
+    ///
+    /// False: the batch itself is in the log, so nobody else can have written there. Then the call is like any other.
+    pub(crate) fn rob(&mut self, call: Call, ledger: &Ledger) -> bool {
+        let Message::Produce(sent) = &call.message else { unreachable!("only batches are refused") };
+        if ledger.holds(&sent[0].records) {
+            self.arrive(call, None);
+            return false;
+        }
+        let tag = sent[0].batch.tag.expect("an id is shared by those who have one");
+        let recovery = Message::Init { recover: Some((tag.producer, tag.epoch)), token: "a stranger".into() };
+        self.arrive(Call { waiter: None, message: recovery }, None);
+        self.arrive(call, Some(ErrorCode::SequenceConflict));
+        true
+    }
+
     fn ask(&mut self, caller: Caller, request: Request) {
         // A moment apart, so that no two calls begin to wait at the same instant.
         self.micros += 1;

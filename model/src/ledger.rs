@@ -301,6 +301,11 @@ impl Ledger {
         batches.and_then(|batches| batches.last()).map_or(Sequence::ZERO, |last| last.end)
     }
 
+    /// Is one of these records durable?
+    pub(crate) fn holds(&self, numbers: &[u8]) -> bool {
+        self.logs.values().flatten().any(|number| numbers.contains(number))
+    }
+
     /// Has everything that this process sent an outcome?
     pub(crate) fn is_settled(&self, process: u8) -> bool {
         self.records.iter().all(|record| record.process != process || record.told.is_some())
