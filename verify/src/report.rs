@@ -11,7 +11,7 @@ use crate::history::Partition;
 pub enum Rule {
     /// An acknowledged record is in the log.
     I1,
-    /// No record is in the log twice, and none that was not sent.
+    /// No record is in the log twice, and none that was not sent, or not to this partition.
     I2,
     /// The order of the log is the order of the sequences, without gaps.
     I3,

@@ -4,9 +4,10 @@
 //! | module | judges |
 //! |---|---|
 //! | `ground` | the log alone: I1, I2, I3, I5, I6 |
-//! | `produces` | batches and the answers to them: I1, I2, I4, I5, I7 |
+//! | `produces`, `claim` | batches and the answers to them: I1, I2, I4, I5, I7 |
 //! | `epochs` | producer ids, recoveries: I4, I5, I6, I7 |
-//! | `sends`, `order`, `streams` | records of `Send`: I1, I2, I4; and their order |
+//! | `sends`, `accepted`, `named` | records of `Send`: I1, I2, I4 |
+//! | `order`, `streams` | and their order |
 //! | `sights` | what was read and described: I5, I7 |
 //! | `outline`, `known` | which topic a call spoke of; what was known when |
 //!
@@ -15,12 +16,15 @@
 //!
 //! What cannot be judged is counted ([`crate::report::Unjudged`]), never passed in silence. In memory, beside the log: some 100 bytes for
 //! each record that was sent by `Send` or is in the log, some 80 more for each record of a stream of which not everything was
-//! answered and some 20 for each that was sent to a partition by its number, 12 for each batch in the log, some 40 for each batch that was given a name, and what is known of each producer in each
-//! partition.
+//! answered, and some 20 for each that was sent to a partition by its number; 12 for each batch in the log, some 40 for each that was
+//! given a name; and what is known of each producer in each partition.
 
+mod accepted;
+mod claim;
 mod epochs;
 mod ground;
 mod known;
+mod named;
 mod order;
 mod outline;
 mod produces;

@@ -5,9 +5,17 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Call, Moment, ground::Ground, order::Orders, outline::Standing, streams};
+use super::{
+    Call, Moment,
+    accepted::{Accepted, find},
+    ground::Ground,
+    named::{self, Named},
+    order::Orders,
+    outline::Standing,
+    streams,
+};
 use crate::{
-    history::{CallerId, Digest, Event, Partition, Place, SendCalled, SendOutcome},
+    history::{CallerId, Digest, Event, Partition, SendCalled, SendOutcome},
     history_file::{History, HistoryError},
     report::{Evidence, Report, Rule},
 };
@@ -18,8 +26,7 @@ pub(super) struct Sends {
     topics: HashMap<String, u32>,
     tallies: HashMap<Key, Tally>,
     orders: Orders,
-    /// The partition that was named for a record.
-    named: HashMap<Key, i32>,
+    named: Named,
     /// Callers of streams of which not everything was answered, or not with certainty.
     doubtful_streams: HashSet<CallerId>,
 }
@@ -67,7 +74,7 @@ impl Sends {
             let tally = self.tallies.entry(key).or_default();
             tally.sent += 1;
             tally.possible += 1;
-            self.named.extend(send.partition.map(|partition| (key, partition)));
+            self.named.note(send.partition, key);
         }
         self.orders.called(send.caller, now.line);
     }
@@ -106,7 +113,7 @@ impl Sends {
                     }
                     SendOutcome::Accepted { partition, place } => {
                         report.counts.accepted += 1;
-                        check_named(&send, partition, [called, now.line], report);
+                        named::check_answer(&send, partition, [called, now.line], report);
                         match standing {
                             Standing::Current => {}
                             Standing::Doubtful => {
@@ -181,7 +188,7 @@ impl Sends {
         report: &mut Report,
     ) -> Result<(), HistoryError> {
         streams::judge(&self, &self.doubtful_streams, ground, history, report)?;
-        self.check_partitions(ground, report);
+        self.named.check_log(&self, ground, report);
         let mut suspects: Vec<(Key, Tally)> = Vec::new();
         for (key, tally) in &self.tallies {
             let Tally { in_log, sent, accepted, found, possible } = *tally;
@@ -211,22 +218,6 @@ impl Sends {
             }
         }
         Ok(())
-    }
-
-    /// A record of which nobody heard may stand only where it was sent to, too. One that was sent twice may have been sent elsewhere.
-    fn check_partitions(&self, ground: &Ground<'_>, report: &mut Report) {
-        let partitions = ground.log.partitions().iter().filter(|_| !self.named.is_empty());
-        for partition in partitions {
-            let Partition { topic, partition: at } = partition.name();
-            for (offset, _, digest) in partition.records() {
-                let Some((key, false)) = self.only_one(topic, digest) else { continue };
-                if let Some(named) = self.named.get(&key).filter(|named| *named != at) {
-                    let what = format!("{topic}/{at} offset {offset}: a record that was sent to partition {named}");
-                    let evidence = Evidence::Record { partition: partition.name().clone(), offset };
-                    report.accuse(Rule::I2, what, vec![evidence]);
-                }
-            }
-        }
     }
 
     /// Goes once more through everything, for the few records that something is wrong with: to remember the lines of all of them
@@ -272,65 +263,6 @@ impl Sends {
             }
         }
         Ok(found)
-    }
-}
-
-/// A record that stands where it was not sent to is one that was not sent (I2).
-fn check_named(send: &SendCalled, partition: i32, lines: [u64; 2], report: &mut Report) {
-    if let Some(named) = send.partition.filter(|named| *named != partition) {
-        let what = format!("{}: a record that was sent to partition {named} was accepted in partition {partition}", send.topic);
-        report.accuse(Rule::I2, what, lines.map(Evidence::Line).into());
-    }
-}
-
-/// Where an accepted record is.
-enum Accepted {
-    There(usize),
-    /// The answer did not say where.
-    Somewhere,
-    Trimmed,
-    Missing,
-}
-
-fn find(ground: &Ground<'_>, name: &Partition, place: Place, digest: Digest, lines: [u64; 2], report: &mut Report) -> Accepted {
-    let mut evidence: Vec<_> = lines.map(Evidence::Line).into();
-    if place.offset < 0 {
-        return Accepted::Somewhere;
-    }
-    let Some(index) = ground.log.find(name) else {
-        report.counts.lost += 1;
-        report.accuse(
-            Rule::I1,
-            format!("{name} is not there; a record was acknowledged at its offset {}", place.offset),
-            evidence,
-        );
-        return Accepted::Missing;
-    };
-    let partition = ground.partition(index);
-    if place.offset < partition.log_start() {
-        report.unjudged.trimmed += 1;
-        return Accepted::Trimmed;
-    }
-    evidence.push(Evidence::Record { partition: name.clone(), offset: place.offset });
-    match partition.at(place.offset) {
-        Some((batch, there)) if there == digest => {
-            let time = partition.batch(batch).place.append_time;
-            if time != place.append_time {
-                let what = format!(
-                    "{name} offset {}: the time acknowledged is {}, in the log it is {time}",
-                    place.offset, place.append_time
-                );
-                report.accuse(Rule::I4, what, evidence);
-            }
-            Accepted::There(index)
-        }
-        there => {
-            report.counts.lost += 1;
-            let instead = if there.is_some() { "another record is there" } else { "there is none" };
-            let what = format!("{name} offset {}: a record was acknowledged there, and {instead}", place.offset);
-            report.accuse(Rule::I1, what, evidence);
-            Accepted::Missing
-        }
     }
 }
 
