@@ -214,7 +214,7 @@ impl Ledger {
         let (epoch, next) = (self.epochs.get(&tag.producer), self.next(tag.producer, tag.epoch, partition));
         let end = tag.end(sent.batch.packed.count()).expect("few records");
         let batches = self.batches.get(&(tag.producer, tag.epoch)).and_then(|batches| batches.get(partition));
-        let overlapping = || batches.into_iter().flatten().filter(|batch| batch.base < end && tag.base < batch.end);
+        let overlapping = || batches.into_iter().flatten().filter(move |batch| batch.base < end && tag.base < batch.end);
         let is_same = |batch: &Placed| {
             (batch.base, batch.end, batch.checksum) == (tag.base, end, sent.batch.packed.checksum())
         };
