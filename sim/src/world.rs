@@ -30,7 +30,7 @@ use crate::{
     raw, readers, topics,
     weather::Weather,
     wire::Wires,
-    work::{Place, Roll, Topics},
+    work::{Place, Roll, Service, Topics},
 };
 
 /// What came of a run.
@@ -103,8 +103,9 @@ impl World<'_> {
             producers.push(producer);
         }
         let roll = Roll::default();
-        let names: Vec<_> = producers.iter().map(|producer| producer.name.clone()).collect();
-        sim.client("actors", act(&plan, names, &weather, &chronicle, &roll, &mut dice));
+        let service = |producer: &ProducerHost| Service { host: producer.name.clone(), repeats: producer.repeats };
+        let services: Vec<_> = producers.iter().map(service).collect();
+        sim.client("actors", act(&plan, services, &weather, &chronicle, &roll, &mut dice));
         let conductor = Conductor::new(&plan, dice.fork(), weather.clone(), chronicle.clone(), broker, producers);
         Self { plan, chronicle, weather, conductor, roll, sim }
     }
@@ -193,7 +194,7 @@ impl World<'_> {
 /// Everybody who works, on one host. It ends when they all have.
 fn act(
     plan: &Plan,
-    producers: Vec<String>,
+    producers: Vec<Service>,
     weather: &Weather,
     chronicle: &Chronicle,
     roll: &Roll,

@@ -279,6 +279,9 @@ pub struct SendCalled {
     /// Requests of a stream: what this caller sent before, answered or not, stands before this in each partition.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub streamed: bool,
+    /// The service runs without idempotence: what it accepts is there at least once, in any order.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub repeats: bool,
     /// Where to.
     pub topic: String,
     /// The partition that the request names. None: the service chooses.
@@ -422,6 +425,7 @@ mod tests {
                 call: CallId(3),
                 caller: CallerId(0),
                 streamed: true,
+                repeats: true,
                 topic: "t".into(),
                 partition: Some(3),
                 records: vec![Digest(1)],
@@ -441,10 +445,10 @@ mod tests {
     }
 
     #[test]
-    fn a_history_of_before_partitions_were_recorded_is_read() {
+    fn a_history_that_says_less_is_read() {
         let old = r#"{"at":7,"event":{"send_called":{"call":3,"caller":0,"topic":"t","records":["0000000000000001"]}}}"#;
         let Ok(Line { event: Event::SendCalled(send), .. }) = serde_json::from_str(old) else { panic!("it is a call") };
-        assert_eq!((send.partition, send.streamed), (None, false));
+        assert_eq!((send.partition, send.streamed, send.repeats), (None, false, false));
         assert_eq!(line(Event::SendCalled(send)), old);
     }
 

@@ -135,7 +135,7 @@ impl Story {
     fn send(&mut self, caller: u64, records: &[u64]) -> CallId {
         let call = self.call();
         let records = records.iter().map(|record| Digest(*record)).collect();
-        let send = SendCalled { call, caller: CallerId(caller), streamed: false, topic: "t".into(), partition: None, records };
+        let send = SendCalled { call, caller: CallerId(caller), streamed: false, repeats: false, topic: "t".into(), partition: None, records };
         self.event(Event::SendCalled(send));
         call
     }
@@ -349,7 +349,7 @@ fn a_record_that_stands_in_another_partition_than_named() {
         story(|s| {
             let call = s.call();
             let (topic, records) = ("t".to_owned(), vec![Digest(0)]);
-            s.event(Event::SendCalled(SendCalled { call, caller: CallerId(1), streamed: false, topic, partition, records }));
+            s.event(Event::SendCalled(SendCalled { call, caller: CallerId(1), streamed: false, repeats: false, topic, partition, records }));
             if let Some(partition) = accepted {
                 s.event(Event::SendAnswered { call, outcomes: vec![SendOutcome::Accepted { partition, place: place(0) }] });
             }
@@ -795,6 +795,33 @@ fn order_of_a_stream_holds_for_what_is_unknown_and_in_the_log() {
 }
 
 #[test]
+fn without_idempotence_what_is_accepted_is_there_at_least_once() {
+    let sent = |repeats: bool, offsets: [i64; 2]| {
+        let mut story = without_times(&story(|s| {
+            for (record, offset) in [7, 8].into_iter().zip(offsets) {
+                let call = s.send(1, &[record]);
+                s.accepted(call, &[offset]);
+            }
+        }));
+        for event in &mut story.events {
+            if let Event::SendCalled(send) = event {
+                (send.repeats, send.streamed) = (repeats, true);
+            }
+        }
+        story
+    };
+    let twice = untagged(&[7, 8, 7]);
+    holds(&twice, &sent(true, [0, 1]));
+    violates(Rule::I2, &twice, &sent(false, [0, 1]));
+    let exchanged = untagged(&[8, 7]);
+    holds(&exchanged, &sent(true, [1, 0]));
+    violates(Rule::Order, &exchanged, &sent(false, [1, 0]));
+    for repeats in [true, false] {
+        violates(Rule::I1, &untagged(&[7]), &sent(repeats, [0, 1]));
+    }
+}
+
+#[test]
 fn a_deleted_topic_takes_its_records_along_and_its_duplicates_are_still_seen() {
     let deleted = |beside: bool| {
         story(|s| {
@@ -858,7 +885,7 @@ fn a_history_that_contradicts_itself_is_no_history() {
     assert!(
         judged(std::slice::from_ref(&answer)).expect_err("no call").starts_with("line 1 of the history: an answer to call 1")
     );
-    let send = SendCalled { call: CallId(1), caller: CallerId(0), streamed: false, topic: "t".into(), partition: None, records: vec![Digest(0)] };
+    let send = SendCalled { call: CallId(1), caller: CallerId(0), streamed: false, repeats: false, topic: "t".into(), partition: None, records: vec![Digest(0)] };
     let call = Event::SendCalled(send);
     assert!(judged(&[call.clone(), call.clone()]).expect_err("twice").contains("made before"));
     assert!(judged(&[call, answer]).expect_err("too many").contains("more outcomes than the 1 records"));

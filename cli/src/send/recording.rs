@@ -45,6 +45,8 @@ impl Recording {
             call,
             caller: CallerId(0),
             streamed: true,
+            // As it is unless somebody has switched it off, and then the verdict says so.
+            repeats: false,
             topic: self.topic.clone(),
             partition: self.partition,
             records,

@@ -1,7 +1,8 @@
 //! Judges `Send`: each record by what it is, because its caller knows nothing of tags.
 //!
 //! An accepted record stands where the answer says (I1, I4). A record is in the log at most as often as it was sent and not
-//! refused, and only in the partition that it was sent to, if one was named (I2).
+//! refused, and only in the partition that it was sent to, if one was named (I2). Without idempotence only the first is promised, and that
+//! the partition is the one that was named.
 
 use std::collections::{HashMap, HashSet};
 
@@ -44,8 +45,15 @@ struct Tally {
     accepted: u32,
     /// Of those: not accused one by one.
     found: u32,
-    /// May be in the log: unknown, or doubtful, or not answered yet.
+    /// May be in the log: unknown, or doubtful, or not answered yet. [`ANY`]: without idempotence.
     possible: u32,
+}
+
+impl Tally {
+    /// One of those that may be in the log is not among them any more.
+    fn settle(&mut self) {
+        self.possible = if self.possible == ANY { ANY } else { self.possible - 1 };
+    }
 }
 
 impl Sends {
@@ -73,10 +81,12 @@ impl Sends {
             let key = key(topic, *digest);
             let tally = self.tallies.entry(key).or_default();
             tally.sent += 1;
-            tally.possible += 1;
+            tally.possible = if send.repeats { ANY } else { tally.possible.saturating_add(1) };
             self.named.note(send.partition, key);
         }
-        self.orders.called(send.caller, now.line);
+        if !send.repeats {
+            self.orders.called(send.caller, now.line);
+        }
     }
 
     pub(super) fn answered(
@@ -108,7 +118,7 @@ impl Sends {
                         is_doubtful = true;
                     }
                     SendOutcome::Refused(_) => {
-                        tally.possible -= 1;
+                        tally.settle();
                         report.counts.refused += 1;
                     }
                     SendOutcome::Accepted { partition, place } => {
@@ -121,12 +131,12 @@ impl Sends {
                                 continue;
                             }
                             Standing::Gone => {
-                                tally.possible -= 1;
+                                tally.settle();
                                 report.unjudged.deleted += 1;
                                 continue;
                             }
                         }
-                        tally.possible -= 1;
+                        tally.settle();
                         tally.accepted += 1;
                         let name = Partition { topic: send.topic.clone(), partition };
                         match find(ground, &name, place, digest, [called, now.line], report) {
@@ -137,7 +147,7 @@ impl Sends {
                             Accepted::Somewhere => tally.found += 1,
                             Accepted::Trimmed => {
                                 tally.accepted -= 1;
-                                tally.possible += 1;
+                                tally.possible = tally.possible.saturating_add(1);
                             }
                             Accepted::Missing => {}
                         }
@@ -147,6 +157,9 @@ impl Sends {
         }
         let untold = records.count();
         report.counts.unknown += untold as u64;
+        if send.repeats {
+            return Ok(());
+        }
         if send.streamed && (is_doubtful || untold > 0) {
             self.doubtful_streams.insert(send.caller);
         }
@@ -157,7 +170,7 @@ impl Sends {
     /// It was never answered.
     pub(super) fn unanswered(&mut self, send: &SendCalled, report: &mut Report) {
         report.counts.unknown += send.records.len() as u64;
-        if send.streamed {
+        if send.streamed && !send.repeats {
             self.doubtful_streams.insert(send.caller);
         }
     }
@@ -193,7 +206,7 @@ impl Sends {
         for (key, tally) in &self.tallies {
             let Tally { in_log, sent, accepted, found, possible } = *tally;
             report.counts.unknown_in_log += u64::from(in_log.saturating_sub(accepted).min(possible));
-            let most = accepted + possible;
+            let most = accepted.saturating_add(possible);
             if sent > 0 && in_log > most {
                 report.counts.duplicated += u64::from(in_log - most);
                 suspects.push((*key, *tally));
@@ -207,7 +220,7 @@ impl Sends {
         for (key, tally) in suspects {
             let Tally { in_log, sent, accepted, possible, .. } = tally;
             let evidence = evidence.get(&key).cloned().unwrap_or_default();
-            let most = accepted + possible;
+            let most = accepted.saturating_add(possible);
             if in_log < most {
                 let what = format!("a record was acknowledged {accepted} times and is in the log {in_log} times");
                 report.accuse(Rule::I1, what, evidence);
@@ -271,5 +284,7 @@ fn key(topic: u32, digest: Digest) -> Key {
     digest.0 ^ u64::from(topic).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
+/// Any number of records.
+const ANY: u32 = u32::MAX;
 /// Records whose lines and offsets are looked for.
 const EXPLAINED: usize = 100;
