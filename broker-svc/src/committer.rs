@@ -148,3 +148,46 @@ const IDLE: Duration = Duration::from_millis(20);
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 /// Between two tries on a full disk.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        journal::{
+            self, GroupDraft, Options,
+            sim_disk::{Operation, SimDisk},
+        },
+        state::State,
+    };
+
+    /// Commits one group, whose sync may fail; returns whether it was committed, and whether snapshots may tell of it.
+    async fn commit(fails: bool) -> (bool, bool) {
+        let disk = SimDisk::new();
+        let options = Options { segment_bytes: 1 << 20, spares: 0, ballast_bytes: 0, ..Options::new(1) };
+        let opened = journal::open(Arc::new(disk.clone()), options, &mut State::default(), &mut |_| {});
+        let (journal, _) = opened.expect("it opens on an empty disk");
+        let mut draft = GroupDraft::new(journal.group_limit());
+        draft.push(Entry::Opened { downtime: Duration::ZERO });
+        let group = draft.finish(Timestamp::from_micros(1));
+        let (to_commit, groups) = mpsc::channel(1);
+        to_commit.send(ToCommit { group, tell_written: false }).await.expect("there is room for one");
+        drop(to_commit);
+        let (committed, _told) = mpsc::channel(16);
+        let (release, mut released) = mpsc::channel(1);
+        let (stats, _) = watch::channel(journal.stats());
+        let (workers, retention) = (Workers::Threads, Retention::default());
+        if fails {
+            disk.fail(Operation::Sync, 0);
+        }
+        let ended = Committer { journal, workers, retention, groups, committed, released: release, stats }.run().await;
+        (ended.is_ok(), released.recv().await.is_some())
+    }
+
+    #[tokio::test]
+    async fn what_is_folded_into_snapshots_is_durable() {
+        assert_eq!(commit(false).await, (true, true));
+        assert_eq!(commit(true).await, (false, false));
+    }
+}

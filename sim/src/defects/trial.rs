@@ -117,7 +117,7 @@ fn ended_without(output: &Output, what: &str) -> String {
 fn fail(defect: Defect, test: &Test) -> anyhow::Result<Option<String>> {
     let run = |defect: Option<Defect>| {
         let mut run = cargo("test", test.package);
-        run.args(test.target).args(["--", "--exact", &test.name]).env_remove(ENVIRONMENT);
+        run.args(test.target).args(["--", "--exact", test.name]).env_remove(ENVIRONMENT);
         let output = watch(run.envs(defect.map(|defect| (ENVIRONMENT, defect.to_string()))))?;
         let text = String::from_utf8_lossy(&output.stdout);
         let is_told = |result: &str| text.lines().any(|line| line.starts_with(result));
