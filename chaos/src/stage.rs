@@ -12,7 +12,12 @@ use std::{
 use anyhow::Context;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::{port, process::{Process, get}, program::Programs, proxy::Proxy};
+use crate::{
+    port,
+    process::{Process, get},
+    program::Programs,
+    proxy::Proxy,
+};
 
 /// Both services, with networks in between that can be broken.
 #[derive(Debug)]

@@ -215,9 +215,7 @@ impl Ledger {
         let end = tag.end(sent.batch.packed.count()).expect("few records");
         let batches = self.batches.get(&(tag.producer, tag.epoch)).and_then(|batches| batches.get(partition));
         let overlapping = || batches.into_iter().flatten().filter(move |batch| batch.base < end && tag.base < batch.end);
-        let is_same = |batch: &Placed| {
-            (batch.base, batch.end, batch.checksum) == (tag.base, end, sent.batch.packed.checksum())
-        };
+        let is_same = |batch: &Placed| (batch.base, batch.end, batch.checksum) == (tag.base, end, sent.batch.packed.checksum());
         match fault.code() {
             ErrorCode::OutOfOrderSequenceNumber => {
                 let told = fault.expected_sequence();

@@ -63,7 +63,10 @@ pub(crate) fn answer(waiter: Waiter, sent: Option<&[Sent]>, answer: pipeline::An
         (Waiter::Produce(call), pipeline::Answer::Produced(outcomes)) => {
             let counts: Vec<_> = sent.into_iter().flatten().map(|sent| sent.batch.packed.count()).collect();
             let answers = wire::produced(reply::produced(outcomes), &counts, Acks::All, Timestamp::default());
-            Answer::Produce(call, Ok(answers.unwrap_or_else(|what| panic!("the session takes {call:?}'s answer for nonsense: {what}"))))
+            Answer::Produce(
+                call,
+                Ok(answers.unwrap_or_else(|what| panic!("the session takes {call:?}'s answer for nonsense: {what}"))),
+            )
         }
         (Waiter::Produce(call), pipeline::Answer::Refused(fault)) => {
             Answer::Produce(call, Err(FailureKind::of_produce(fault.to_status().code())))
@@ -72,7 +75,10 @@ pub(crate) fn answer(waiter: Waiter, sent: Option<&[Sent]>, answer: pipeline::An
             let page = reply::granted(granted, None, max_batch_bytes);
             assert!(page.next_page_token.is_empty(), "a few partitions fit into a page");
             let answer = wire::granted(page);
-            Answer::Init(init, Ok(answer.unwrap_or_else(|what| panic!("the session takes {init:?}'s answer for nonsense: {what}"))))
+            Answer::Init(
+                init,
+                Ok(answer.unwrap_or_else(|what| panic!("the session takes {init:?}'s answer for nonsense: {what}"))),
+            )
         }
         (Waiter::Init(init), pipeline::Answer::Refused(fault)) => {
             Answer::Init(init, Err(FailureKind::of_init(fault.to_status().code())))

@@ -39,7 +39,9 @@ pub(crate) async fn send(mut place: Place, producers: Vec<Service>) {
                 break;
             }
             if began.elapsed() > LONG_ENOUGH {
-                place.chronicle.fail(format!("{}: {} did not accept a record for {LONG_ENOUGH:?} of calm", place.name, service.host));
+                place
+                    .chronicle
+                    .fail(format!("{}: {} did not accept a record for {LONG_ENOUGH:?} of calm", place.name, service.host));
                 break;
             }
             sleep(Duration::from_millis(200)).await;
@@ -146,12 +148,7 @@ fn request(place: &mut Place) -> SendRequest {
     SendRequest { topic, partition, records }
 }
 
-fn streamed(
-    place: &mut Place,
-    caller: CallerId,
-    service: &Service,
-    open: &mut VecDeque<(CallId, usize)>,
-) -> SendStreamRequest {
+fn streamed(place: &mut Place, caller: CallerId, service: &Service, open: &mut VecDeque<(CallId, usize)>) -> SendStreamRequest {
     let request = request(place);
     open.push_back((called(place, caller, service, true, &request), request.records.len()));
     let SendRequest { topic, partition, records } = request;

@@ -79,7 +79,9 @@ mod tests {
     }
 
     fn gone(count: usize, named: &str) -> String {
-        format!("the broker has nothing of what it acknowledged in {count} partition(s): {named}; either the topic was deleted, or …")
+        format!(
+            "the broker has nothing of what it acknowledged in {count} partition(s): {named}; either the topic was deleted, or …"
+        )
     }
 
     #[test]

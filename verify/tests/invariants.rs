@@ -67,7 +67,10 @@ struct Story {
 
 impl Story {
     fn new() -> Self {
-        Self { events: vec![Event::Began(Began { format: FORMAT, alone: true, once: false, expiration_ms: Some(1_000) })], calls: 0 }
+        Self {
+            events: vec![Event::Began(Began { format: FORMAT, alone: true, once: false, expiration_ms: Some(1_000) })],
+            calls: 0,
+        }
     }
 
     fn call(&mut self) -> CallId {
@@ -135,7 +138,15 @@ impl Story {
     fn send(&mut self, caller: u64, records: &[u64]) -> CallId {
         let call = self.call();
         let records = records.iter().map(|record| Digest(*record)).collect();
-        let send = SendCalled { call, caller: CallerId(caller), streamed: false, repeats: false, topic: "t".into(), partition: None, records };
+        let send = SendCalled {
+            call,
+            caller: CallerId(caller),
+            streamed: false,
+            repeats: false,
+            topic: "t".into(),
+            partition: None,
+            records,
+        };
         self.event(Event::SendCalled(send));
         call
     }
@@ -349,7 +360,15 @@ fn a_record_that_stands_in_another_partition_than_named() {
         story(|s| {
             let call = s.call();
             let (topic, records) = ("t".to_owned(), vec![Digest(0)]);
-            s.event(Event::SendCalled(SendCalled { call, caller: CallerId(1), streamed: false, repeats: false, topic, partition, records }));
+            s.event(Event::SendCalled(SendCalled {
+                call,
+                caller: CallerId(1),
+                streamed: false,
+                repeats: false,
+                topic,
+                partition,
+                records,
+            }));
             if let Some(partition) = accepted {
                 s.event(Event::SendAnswered { call, outcomes: vec![SendOutcome::Accepted { partition, place: place(0) }] });
             }
@@ -770,7 +789,10 @@ fn order_of_a_stream_holds_for_what_is_unknown_and_in_the_log() {
         let mut story = story(|s| {
             let calls = records.map(|record| s.send(1, &[record]));
             for at in accepted {
-                let outcome = SendOutcome::Accepted { partition: 0, place: Place { offset: i64::try_from(records[*at]).expect("small"), append_time: 1_000 } };
+                let outcome = SendOutcome::Accepted {
+                    partition: 0,
+                    place: Place { offset: i64::try_from(records[*at]).expect("small"), append_time: 1_000 },
+                };
                 s.event(Event::SendAnswered { call: calls[*at], outcomes: vec![outcome] });
             }
         });
@@ -885,7 +907,15 @@ fn a_history_that_contradicts_itself_is_no_history() {
     assert!(
         judged(std::slice::from_ref(&answer)).expect_err("no call").starts_with("line 1 of the history: an answer to call 1")
     );
-    let send = SendCalled { call: CallId(1), caller: CallerId(0), streamed: false, repeats: false, topic: "t".into(), partition: None, records: vec![Digest(0)] };
+    let send = SendCalled {
+        call: CallId(1),
+        caller: CallerId(0),
+        streamed: false,
+        repeats: false,
+        topic: "t".into(),
+        partition: None,
+        records: vec![Digest(0)],
+    };
     let call = Event::SendCalled(send);
     assert!(judged(&[call.clone(), call.clone()]).expect_err("twice").contains("made before"));
     assert!(judged(&[call, answer]).expect_err("too many").contains("more outcomes than the 1 records"));

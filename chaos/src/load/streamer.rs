@@ -82,7 +82,15 @@ impl Streamer {
         self.sent += records.len() as u64;
         let (call, topic) = (self.ways.recorder.call(), self.ways.topic.clone());
         let digests = records.iter().map(Digest::of).collect();
-        let called = SendCalled { call, caller: self.caller, streamed: true, repeats: false, topic: topic.clone(), partition: None, records: digests };
+        let called = SendCalled {
+            call,
+            caller: self.caller,
+            streamed: true,
+            repeats: false,
+            topic: topic.clone(),
+            partition: None,
+            records: digests,
+        };
         self.ways.recorder.saw(Event::SendCalled(called));
         open.push_back((call, records.len()));
         // It has room for all that may be outstanding; if it is closed, the answers will say so.

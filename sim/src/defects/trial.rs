@@ -217,7 +217,9 @@ mod tests {
     #[test]
     fn a_judge_is_taken_at_its_word() {
         let outcome = |failures: &str| {
-            ended(&format!(r#"echo more; echo '{{"seed":1,"failures":[{failures}],"tallies":{{}},"digest":"","simulated_ms":0}}'"#))
+            ended(&format!(
+                r#"echo more; echo '{{"seed":1,"failures":[{failures}],"tallies":{{}},"digest":"","simulated_ms":0}}'"#
+            ))
         };
         assert_eq!(failures(&outcome("")).expect("an outcome"), [""; 0]);
         assert_eq!(failures(&outcome(r#""I2: twice""#)).expect("an outcome"), ["I2: twice"]);

@@ -18,7 +18,14 @@ pub(super) enum Accepted {
     Missing,
 }
 
-pub(super) fn find(ground: &Ground<'_>, name: &Partition, place: Place, digest: Digest, lines: [u64; 2], report: &mut Report) -> Accepted {
+pub(super) fn find(
+    ground: &Ground<'_>,
+    name: &Partition,
+    place: Place,
+    digest: Digest,
+    lines: [u64; 2],
+    report: &mut Report,
+) -> Accepted {
     let mut evidence: Vec<_> = lines.map(Evidence::Line).into();
     if place.offset < 0 {
         return Accepted::Somewhere;

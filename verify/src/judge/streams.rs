@@ -73,11 +73,7 @@ pub(super) fn judge(
     Ok(())
 }
 
-fn in_log(
-    sends: &Sends,
-    callers: &HashSet<CallerId>,
-    history: &(impl History + ?Sized),
-) -> Result<Vec<Sent>, HistoryError> {
+fn in_log(sends: &Sends, callers: &HashSet<CallerId>, history: &(impl History + ?Sized)) -> Result<Vec<Sent>, HistoryError> {
     let mut sent = Vec::new();
     for (line, event) in (1..).zip(history.lines()?) {
         let Event::SendCalled(send) = event?.event else { continue };
