@@ -4,8 +4,9 @@
 //! An error of a write or a sync ends it, and with it the process: what is on the disk is unknown from then on, and the state
 //! must not live longer than the log (I8).
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
+use oncelog_defects::{Defect, is_on};
 use oncelog_proto::Timestamp;
 use tokio::{
     sync::{mpsc, watch},
@@ -97,19 +98,27 @@ impl Committer {
         // With the marker that follows when it gets quiet.
         let taken = group.bytes_on_disk() + MARKER_BYTES;
         self.write(&group).await?;
+        let time = group.time();
+        let (mut entries, _) = group.into_parts();
+        if is_on(Defect::SnapshotAheadOfLog) {
+            self.release(mem::take(&mut entries), time).await;
+        }
         self.workers.disk_time().await;
         if tell_written {
             self.tell(Committed::Written).await;
         }
-        let at = self.journal.sync()?;
+        self.journal.sync()?;
         self.workers.disk_time().await;
         self.tell(Committed::Synced { room: room.saturating_sub(taken) }).await;
-        let time = group.time();
-        let (entries, _) = group.into_parts();
-        let snapshot_due = self.journal.snapshot_due();
+        self.release(entries, time).await;
+        Ok(taken)
+    }
+
+    /// The last group is durable, and may be folded into what snapshots are taken of.
+    async fn release(&self, entries: Vec<Entry>, time: Timestamp) {
+        let (at, snapshot_due) = (self.journal.position(), self.journal.snapshot_due());
         // A full queue means that folding is slower than writing, which then waits; a missing reader, that the process ends.
         let _ = self.released.send(Released { entries, time, at, snapshot_due }).await;
-        Ok(taken)
     }
 
     /// The owner asks for room before it promises a place. If somebody else fills the disk in between, the group has to wait for
@@ -169,7 +178,10 @@ mod tests {
     use super::*;
     use crate::{
         entry::Entry,
-        journal::{self, GroupDraft, Options, sim_disk::SimDisk},
+        journal::{
+            self, GroupDraft, Options,
+            sim_disk::{Operation, SimDisk},
+        },
         state::State,
     };
 
@@ -207,5 +219,34 @@ mod tests {
         }
         sleep(2 * LOOK_PAUSE).await;
         assert!(room().await >= after, "nobody else took any");
+    }
+
+    /// Commits one group, whose sync may fail; returns whether it was committed, and whether snapshots may tell of it.
+    async fn commit(fails: bool) -> (bool, bool) {
+        let disk = SimDisk::new();
+        let options = Options { segment_bytes: 1 << 20, spares: 0, ballast_bytes: 0, ..Options::new(1) };
+        let opened = journal::open(Arc::new(disk.clone()), options, &mut State::default(), &mut |_| {});
+        let (journal, _) = opened.expect("it opens on an empty disk");
+        let mut draft = GroupDraft::new(journal.group_limit());
+        draft.push(Entry::Opened { downtime: Duration::ZERO, is_clock_doubtful: false });
+        let group = draft.finish(Timestamp::from_micros(1));
+        let (to_commit, groups) = mpsc::channel(1);
+        to_commit.send(ToCommit { group, tell_written: false }).await.expect("there is room for one");
+        drop(to_commit);
+        let (committed, _told) = mpsc::channel(16);
+        let (release, mut released) = mpsc::channel(1);
+        let (stats, _) = watch::channel(journal.stats());
+        let (workers, retention) = (Workers::Threads, Retention::default());
+        if fails {
+            disk.fail(Operation::Sync, 0);
+        }
+        let ended = Committer { journal, workers, retention, groups, committed, released: release, stats }.run().await;
+        (ended.is_ok(), released.recv().await.is_some())
+    }
+
+    #[tokio::test]
+    async fn what_is_folded_into_snapshots_is_durable() {
+        assert_eq!(commit(false).await, (true, true));
+        assert_eq!(commit(true).await, (false, false));
     }
 }

@@ -350,3 +350,53 @@ fn i5_an_opening_forgets_nobody() {
     stage.sync_all();
     assert_eq!(stage.heard("copy"), again(0));
 }
+
+/// I1, W9: what is acknowledged is what is there. Other content under the same sequences is a conflict, said loudly.
+#[test]
+fn i1_other_content_under_a_used_sequence_is_not_acknowledged() {
+    let mut stage = Stage::new(options());
+    stage.produce("a0", 0, &[batch("t/0", 0)]);
+    stage.produce("other", 0, &[stage::with_value("t/0", 0, "b0")]);
+    stage.sync_all();
+    assert_eq!(stage.heard("other"), refused(ErrorCode::SequenceConflict));
+    assert_eq!(stage.log("t/0"), ["a0"]);
+}
+
+/// I2: a copy of what is in the log is acknowledged with the place of the original, and the log stays as it is.
+#[test]
+fn i2_a_copy_of_what_is_in_the_log_is_not_appended() {
+    let mut stage = Stage::new(options());
+    for who in ["a0", "copy"] {
+        stage.produce(who, 0, &[batch("t/0", 0)]);
+        stage.sync_all();
+    }
+    assert_eq!((stage.heard("a0"), stage.heard("copy")), (acked(0), again(0)));
+    assert_eq!(stage.log("t/0"), ["a0"]);
+}
+
+/// I3: whatever is before a batch is in the log before it.
+#[test]
+fn i3_a_gap_is_never_appended() {
+    let mut stage = Stage::new(stage::Options { hold: Duration::ZERO, ..options() });
+    stage.produce("a1", 0, &[batch("t/0", 1)]);
+    stage.sync_all();
+    assert_eq!(stage.heard("a1"), Some(Heard::Refused(ErrorCode::OutOfOrderSequenceNumber, Some(0))));
+    stage.produce("a0", 0, &[batch("t/0", 0)]);
+    stage.sync_all();
+    assert_eq!(stage.log("t/0"), ["a0"]);
+}
+
+/// I6: from the recovery on nothing of the fenced epoch gets in, not even where it would be next.
+#[test]
+fn i6_nothing_of_a_fenced_epoch_gets_in() {
+    let mut stage = Stage::new(options());
+    stage.produce("a0", 0, &[batch("t/0", 0)]);
+    stage.sync_all();
+    stage.recover("recovery", 0, "mine").expect("granted");
+    for (who, base) in [("a1 of epoch 0", 1), ("b0 of epoch 0", 0)] {
+        stage.produce(who, 0, &[stage::with_value("t/0", base, "old")]);
+        stage.sync_all();
+        assert_eq!(stage.heard(who), refused(ErrorCode::InvalidProducerEpoch));
+    }
+    assert_eq!(stage.log("t/0"), ["a0"]);
+}

@@ -56,13 +56,14 @@ pub struct Counted {
 }
 
 impl Recorder {
-    /// Begins a history in which nobody else writes.
+    /// Begins a history in which nobody else writes, over networks that repeat nothing.
     ///
     /// # Errors
     /// The file exists, or cannot be written.
     #[expect(clippy::disallowed_methods, reason = "a recorder tells when things were seen, by a real clock")]
     pub fn create(path: &Path, expiration_ms: u64) -> io::Result<Self> {
-        let out = HistoryWriter::create(path, Began { format: FORMAT, alone: true, expiration_ms: Some(expiration_ms) })?;
+        let out =
+            HistoryWriter::create(path, Began { format: FORMAT, alone: true, once: true, expiration_ms: Some(expiration_ms) })?;
         let history = Mutex::new(Writing { out, counted: Counted::default(), failed: None });
         Ok(Self(Arc::new(Inner { started: Instant::now(), history, next_call: AtomicU64::new(0) })))
     }

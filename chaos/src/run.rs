@@ -142,7 +142,7 @@ pub async fn run(options: Options, watchers: watch::Sender<Status>) -> anyhow::R
     if run.dice.once_in(2) {
         run.stage.stop().await?;
     } else {
-        run.stage.take_producer()?.kill().await?;
+        run.stage.kill_producer().await?;
         run.stage.kill_broker().await?;
     }
     run.watchers.send_modify(|status| status.phase = Phase::Ended);
@@ -230,6 +230,7 @@ impl Run {
             }
         }
         self.count(&recorder);
+        self.stage.no_alarms().await?;
         recorder.finish().context("the history cannot be written")?;
         self.past = self.past.plus(recorder.counted());
 

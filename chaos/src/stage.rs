@@ -12,7 +12,12 @@ use std::{
 use anyhow::Context;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::{port, process::Process, program::Programs, proxy::Proxy};
+use crate::{
+    port,
+    process::{Process, get},
+    program::Programs,
+    proxy::Proxy,
+};
 
 /// Both services, with networks in between that can be broken.
 #[derive(Debug)]
@@ -164,6 +169,28 @@ impl Stage {
         let mut producer = Process::start(&self.programs.producer, &self.producer_args, &log)?;
         producer.ready(self.producer_admin).await?;
         self.producer = Some(producer);
+        Ok(())
+    }
+
+    /// Kills the producer with SIGKILL.
+    ///
+    /// # Errors
+    /// It had ended by itself, is down already, or has raised an alarm.
+    pub async fn kill_producer(&mut self) -> anyhow::Result<()> {
+        // It takes the count along.
+        self.no_alarms().await?;
+        self.take_producer()?.kill().await
+    }
+
+    /// Nobody shares the producer's id here, no topic is deleted and no disk forgets: whatever it finds wrong is wrong.
+    ///
+    /// # Errors
+    /// The producer has raised an alarm since it was started, or does not say.
+    pub async fn no_alarms(&self) -> anyhow::Result<()> {
+        let metrics = get(self.producer_admin, "/metrics").await?;
+        let alarms = metrics.lines().find_map(|line| line.strip_prefix("oncelog_producer_alarms_total "));
+        let alarms: u64 = alarms.context("the producer does not count its alarms")?.trim().parse()?;
+        anyhow::ensure!(alarms == 0, "the producer has raised {alarms} alarms: see {}", self.logs.join("producer.log").display());
         Ok(())
     }
 

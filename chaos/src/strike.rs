@@ -81,7 +81,7 @@ impl Target<'_> {
                 self.restart_broker(lasts).await?;
             }
             Kind::KillProducer => {
-                self.stage.take_producer()?.kill().await?;
+                self.stage.kill_producer().await?;
                 self.recorder.saw(Event::ProducerDied);
                 sleep(lasts).await;
                 self.recorder.saw(Event::ProducerStarted);

@@ -89,7 +89,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     if let Some(partitions) = args.partitions {
         create_if_missing(&args.broker, &args.topic, partitions).await?;
     }
-    let recording = Recording::begin(args.history.as_deref(), &args.topic)?;
+    let recording = Recording::begin(args.history.as_deref(), &args.topic, args.partition)?;
     let client = connect::producer(&args.producer).await?;
     let batch = usize::try_from(args.batch).expect("at most 10,000");
     let mut sending = Sending {

@@ -30,9 +30,9 @@ macro_rules! defects {
             $(#[doc = $about] $defect,)*
         }
 
-        #[cfg(feature = "deliberate-defects")]
+        #[cfg(any(test, feature = "deliberate-defects"))]
         impl Defect {
-            /// All of them: the rules of the protocol first, then the disk.
+            /// All of them: the rules of the protocol first, then what every log needs, then the disk.
             pub const ALL: &[Self] = &[$(Self::$defect,)*];
 
             /// What is wrong then, in a sentence.
@@ -84,6 +84,15 @@ defects! {
     /// Limits are checked before duplicates are looked up.
     LimitsComeFirst: "R15";
 
+    /// A batch that is in the log is appended again.
+    DuplicateIsAppended: "I2";
+    /// Other content under sequences that are in the log is acknowledged as if it were there.
+    ConflictIsSwallowed: "I1";
+    /// An early batch is appended, and the ones before it are missing.
+    GapIsAppended: "I3";
+    /// A batch of an older epoch is taken for one of the current epoch.
+    OlderEpochIsAccepted: "I6";
+
     /// Answers leave when their group is written, not when it is synced.
     AnswersBeforeSync: "I7";
     /// A write that fails is passed over: the state goes on without it.
@@ -92,7 +101,7 @@ defects! {
     FailedSyncIsTriedAgain: "I8";
     /// A restart forgets the oldest batch of each window.
     WindowForgetsAtRestart: "I4";
-    /// A snapshot is taken of groups that are not durable.
+    /// Groups are folded into snapshots when they are written, not when they are durable.
     SnapshotAheadOfLog: "I5";
     /// An opening forgets who is idle by the wall clock, and journals nothing of it.
     ExpiresAtReplay: "I5";
@@ -124,4 +133,24 @@ defects! {
     SnapshotIsNotChecked: "I5";
     /// A segment that a backup holds by a hard link is filled anew.
     LinkedSegmentIsRecycled: "I1";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_invariant_has_a_defect() {
+        for invariant in 1..=8 {
+            let rule = format!("I{invariant}");
+            assert!(Defect::ALL.iter().any(|defect| defect.rule() == rule), "nothing breaks {rule}");
+        }
+    }
+
+    #[test]
+    fn a_defect_is_described_in_a_sentence() {
+        for defect in Defect::ALL {
+            assert!(defect.about().ends_with('.'), "{defect:?}");
+        }
+    }
 }

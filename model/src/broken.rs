@@ -16,6 +16,8 @@ pub enum Broken {
     RecoveryOfOlderEpochs,
     /// The answer to a call that was given up is taken for the answer to another (R6).
     AnswersOfOtherCalls,
+    /// The answer to what was appended says that it was not (I7).
+    RefusesWhatItAppends,
     /// Batches have no tags.
     NoTags,
     /// A call whose answer was lost never ends.
@@ -24,12 +26,13 @@ pub enum Broken {
 
 impl Broken {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::AnswersBeforeSync,
         Self::StateAheadOfLog,
         Self::RecoveryWithoutWindows,
         Self::RecoveryOfOlderEpochs,
         Self::AnswersOfOtherCalls,
+        Self::RefusesWhatItAppends,
         Self::NoTags,
         Self::NoTimeouts,
     ];
@@ -42,6 +45,7 @@ impl Broken {
             Self::RecoveryWithoutWindows => "recovery-without-windows",
             Self::RecoveryOfOlderEpochs => "recovery-of-older-epochs",
             Self::AnswersOfOtherCalls => "answers-of-other-calls",
+            Self::RefusesWhatItAppends => "refuses-what-it-appends",
             Self::NoTags => "no-tags",
             Self::NoTimeouts => "no-timeouts",
         }

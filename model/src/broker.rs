@@ -12,7 +12,7 @@ use std::{
 
 use broker_svc::{
     journal::{self, Group},
-    pipeline::{Answer as Told, Now, Options, Output, Pipeline, Request},
+    pipeline::{Answer as Told, BatchOutcome, Now, Options, Output, Pipeline, Request},
     state::{Granted, InitRequest, Limits, Recovered, State},
 };
 use oncelog_proto::{ErrorCode, Fault, Monotonic, Timestamp, topic::PartitionCount};
@@ -82,13 +82,30 @@ impl Broker {
     pub(crate) fn arrive(&mut self, call: Call, refusal: Option<ErrorCode>) {
         let mut request = wire::request(&call.message, self.options.limits.max_message_bytes);
         if let (Some(code), Request::Produce { batches, .. }) = (refusal, &mut request) {
-            batches[0] = Err(Fault::new(code, "refused unseen"));
+            batches[0] = Err(Fault::new(code, UNSEEN));
         }
         let (sent, token) = match call.message {
             Message::Produce(sent) => (Some(sent), None),
             Message::Init { token, .. } => (None, Some(token)),
         };
         self.ask(Caller { waiter: call.waiter, sent, token }, request);
+    }
+
+    /// A call arrives, and its first batch meets what another process has written under the same id: it is told of a conflict. The other
+    /// one has recovered the epoch before, as it has to: nothing of it gets in any more, wherever copies are.
+    ///
+    /// False: the batch itself is in the log, so nobody else can have written there. Then the call is like any other.
+    pub(crate) fn rob(&mut self, call: Call, ledger: &Ledger) -> bool {
+        let Message::Produce(sent) = &call.message else { unreachable!("only batches are refused") };
+        if ledger.holds(&sent[0].records) {
+            self.arrive(call, None);
+            return false;
+        }
+        let tag = sent[0].batch.tag.expect("an id is shared by those who have one");
+        let recovery = Message::Init { recover: Some((tag.producer, tag.epoch)), token: "a stranger".into() };
+        self.arrive(Call { waiter: None, message: recovery }, None);
+        self.arrive(call, Some(ErrorCode::SequenceConflict));
+        true
     }
 
     fn ask(&mut self, caller: Caller, request: Request) {
@@ -160,10 +177,11 @@ impl Broker {
         while let Some(output) = self.pipeline.poll_output() {
             let Output::Answer(number, told) = output else { continue };
             let caller = self.callers.remove(&number).expect("a call is answered once");
+            let told = self.deny(told);
             match (&told, &caller.sent) {
                 (Told::Produced(outcomes), Some(sent)) => {
                     assert_eq!(sent.len(), outcomes.len(), "each batch is answered");
-                    let mut judged = sent.iter().zip(outcomes);
+                    let mut judged = sent.iter().zip(outcomes).filter(|(_, outcome)| !is_unseen(outcome));
                     judged.try_for_each(|(sent, outcome)| ledger.answer_batch(sent, outcome))?;
                 }
                 (Told::Granted(granted), _) => ledger.answer_grant(granted, caller.token.as_ref())?,
@@ -171,12 +189,27 @@ impl Broker {
             }
             let told = self.bend(told);
             let max_batch_bytes = self.options.limits.max_message_bytes;
-            answers.extend(caller.waiter.map(|waiter| wire::answer(waiter, told, max_batch_bytes)));
+            answers.extend(caller.waiter.map(|waiter| wire::answer(waiter, caller.sent.as_deref(), told, max_batch_bytes)));
         }
         Ok(answers)
     }
 
-    /// Makes an answer wrong, if that is asked for.
+    /// Refuses what was appended, if that is asked for.
+    fn deny(&self, told: Told) -> Told {
+        match told {
+            Told::Produced(outcomes) if self.broken == Some(Broken::RefusesWhatItAppends) => {
+                let too_large = Fault::new(ErrorCode::MessageTooLarge, "too large, and appended all the same");
+                let deny = |outcome| match outcome {
+                    BatchOutcome::Acknowledged { .. } => BatchOutcome::Refused(too_large.clone()),
+                    refused => refused,
+                };
+                Told::Produced(outcomes.into_iter().map(deny).collect())
+            }
+            told => told,
+        }
+    }
+
+    /// Makes an answer wrong behind the back of whoever judges it, if that is asked for.
     fn bend(&mut self, told: Told) -> Told {
         match (self.broken, told) {
             (Some(Broken::RecoveryWithoutWindows), Told::Granted(mut granted)) => {
@@ -263,6 +296,11 @@ impl Broker {
     }
 }
 
+/// Whoever refuses a batch unseen knows nothing of the log.
+fn is_unseen(outcome: &BatchOutcome) -> bool {
+    matches!(outcome, BatchOutcome::Refused(fault) if fault.message() == UNSEEN)
+}
+
 fn options(bounds: &Bounds) -> Options {
     Options {
         limits: Limits {
@@ -286,5 +324,7 @@ fn now(micros: u64) -> Now {
     Now { monotonic: Monotonic::from_micros(micros), wall: WALL }
 }
 
+/// Why a batch is refused that nothing is wrong with.
+const UNSEEN: &str = "refused unseen";
 /// What people call the time; it stands still.
 const WALL: Timestamp = Timestamp::MAX;

@@ -14,7 +14,7 @@ use broker_svc::{
     pipeline::BatchOutcome,
     state::Granted,
 };
-use oncelog_proto::{Compression, Epoch, ErrorCode, Offset, PackedBatch, ProducerId, Sequence, Tag, TopicPartition};
+use oncelog_proto::{Compression, Epoch, ErrorCode, Fault, Offset, PackedBatch, ProducerId, Sequence, Tag, TopicPartition};
 use producer_svc::session::RecordOutcome;
 
 use crate::{travel::Sent, wire};
@@ -198,14 +198,52 @@ impl Ledger {
                     violated!("records {records:?} are acknowledged at offset {from} of {partition}; durable is {log:?} (I7)");
                 }
             }
-            BatchOutcome::Refused(fault) if fault.code() == ErrorCode::OutOfOrderSequenceNumber => {
-                let tag = sent.batch.tag.expect("only a tagged batch is out of order");
-                let (told, durable) = (fault.expected_sequence(), self.next(tag.producer, tag.epoch, partition));
-                if told.is_none_or(|told| told > durable) && self.epochs.get(&tag.producer) == Some(&tag.epoch) {
-                    violated!("{tag} is told that {told:?} is expected; durable is up to {durable} (I7)");
+            BatchOutcome::Refused(fault) => {
+                if let Some(tag) = sent.batch.tag {
+                    self.answer_refusal(tag, sent, fault)?;
                 }
             }
-            BatchOutcome::Refused(_) => {}
+        }
+        Ok(())
+    }
+
+    /// A refusal has to be true of what is durable as well. It leaves with its group: what it was computed from, and a copy of the
+    /// batch that came right behind it, are durable together with it. So a refusal that only says "not now" is never false by that.
+    fn answer_refusal(&self, tag: Tag, sent: &Sent, fault: &Fault) -> Result<(), Violation> {
+        let partition = &sent.batch.partition;
+        let (epoch, next) = (self.epochs.get(&tag.producer), self.next(tag.producer, tag.epoch, partition));
+        let end = tag.end(sent.batch.packed.count()).expect("few records");
+        let batches = self.batches.get(&(tag.producer, tag.epoch)).and_then(|batches| batches.get(partition));
+        let overlapping = || batches.into_iter().flatten().filter(move |batch| batch.base < end && tag.base < batch.end);
+        let is_same = |batch: &Placed| (batch.base, batch.end, batch.checksum) == (tag.base, end, sent.batch.packed.checksum());
+        match fault.code() {
+            ErrorCode::OutOfOrderSequenceNumber => {
+                let told = fault.expected_sequence();
+                if told.is_none_or(|told| told > next) && epoch == Some(&tag.epoch) {
+                    violated!("{tag} is told that {told:?} is expected; durable is up to {next} (I7)");
+                }
+            }
+            ErrorCode::DuplicateSequenceNumber if end > next => {
+                violated!("{tag} is told that it is in the log, and durable is up to {next} (I7)");
+            }
+            ErrorCode::InvalidProducerEpoch => {
+                // An epoch that was not handed out yet may be by now. No topic is deleted here, so nothing of its own epoch is closed.
+                let (told, durable) = (fault.to_batch_error().current_epoch, epoch.map(|epoch| epoch.get()));
+                if told == Some(tag.epoch.get()) || told > durable {
+                    violated!("{tag} is told that the epoch is {told:?}; durable is {durable:?} (I7)");
+                }
+            }
+            ErrorCode::UnknownProducerId if epoch.is_some() => {
+                violated!("{tag} is told that its producer is unknown, and it is at epoch {epoch:?} (I7)");
+            }
+            ErrorCode::SequenceConflict if epoch == Some(&tag.epoch) && !overlapping().any(|batch| !is_same(batch)) => {
+                violated!("{tag} is told of a conflict, and nothing else has its sequences (I7)");
+            }
+            // These say that it is not in the log, and with the same limits no copy of it can have followed (R15).
+            code if is_for_ever(code) && overlapping().any(is_same) => {
+                violated!("{tag} is told that it is not appended, and it is in the log: {fault} (I7)");
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -261,6 +299,11 @@ impl Ledger {
         batches.and_then(|batches| batches.last()).map_or(Sequence::ZERO, |last| last.end)
     }
 
+    /// Is one of these records durable?
+    pub(crate) fn holds(&self, numbers: &[u8]) -> bool {
+        self.logs.values().flatten().any(|number| numbers.contains(number))
+    }
+
     /// Has everything that this process sent an outcome?
     pub(crate) fn is_settled(&self, process: u8) -> bool {
         self.records.iter().all(|record| record.process != process || record.told.is_some())
@@ -275,6 +318,18 @@ impl Ledger {
     pub(crate) fn logs(&self) -> String {
         format!("{:?}", self.logs.values().collect::<Vec<_>>())
     }
+}
+
+/// Refused for what the batch is, not for what was before it.
+fn is_for_ever(code: ErrorCode) -> bool {
+    let by_state = [
+        ErrorCode::OutOfOrderSequenceNumber,
+        ErrorCode::DuplicateSequenceNumber,
+        ErrorCode::InvalidProducerEpoch,
+        ErrorCode::UnknownProducerId,
+        ErrorCode::SequenceConflict,
+    ];
+    !by_state.contains(&code) && !code.is_retriable() && code.outcome_is_known()
 }
 
 /// Not a process of ours.

@@ -6,6 +6,8 @@ use clap::Parser;
 use oncelog_model::{bounds::Bounds, broken::Broken, explore, scenarios};
 
 /// Every order of events between the real session and the real pipeline, within small bounds.
+///
+/// Exits with 0 if all of it was explored and no promise is broken, with 1 if one is, and with 3 if --states ended a scenario before.
 #[derive(Debug, Parser)]
 #[command(name = "oncelog-model")]
 struct Args {
@@ -35,7 +37,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     #[cfg(feature = "deliberate-defects")]
     args.defect.into_iter().for_each(oncelog_defects::choose);
-    let mut code = ExitCode::SUCCESS;
+    let (mut is_broken, mut is_cut_short) = (false, false);
     for scenario in scenarios::all() {
         if args.scenario.as_ref().is_some_and(|only| only != scenario.name) {
             continue;
@@ -55,11 +57,19 @@ fn main() -> ExitCode {
             started.elapsed().as_secs_f64(),
             if report.complete { ", all explored" } else { ", NOT all explored" }
         );
+        is_cut_short |= !report.complete && report.counterexample.is_none();
         if let Some(found) = report.counterexample {
             eprintln!("  VIOLATION: {}", found.what);
             found.steps.iter().zip(1..).for_each(|(step, number)| eprintln!("  {number:3} {step}"));
-            code = ExitCode::FAILURE;
+            is_broken = true;
         }
     }
-    code
+    match (is_broken, is_cut_short) {
+        (true, _) => ExitCode::FAILURE,
+        (false, true) => ExitCode::from(CUT_SHORT),
+        (false, false) => ExitCode::SUCCESS,
+    }
 }
+
+/// The exit code if no promise was found broken and `--states` ended a scenario before all of it was explored.
+const CUT_SHORT: u8 = 3;

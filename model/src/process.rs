@@ -25,7 +25,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// The `generation`-th one; what it wants done first comes out of [`Self::acts`].
+    /// The `generation`-th one; what it wants done first comes out of [`Self::act`].
     pub(crate) fn start(bounds: &Bounds, generation: u8) -> Self {
         let config = SessionConfig {
             linger: Duration::ZERO,
@@ -52,20 +52,23 @@ impl Process {
         self.session.handle(event, self.now);
     }
 
-    /// What the session wants done.
-    pub(crate) fn acts(&mut self) -> Vec<Action> {
-        let actions: Vec<_> = std::iter::from_fn(|| self.session.poll_action()).collect();
-        for action in &actions {
-            match action {
-                Action::Produce(call) => drop(self.calls.insert(call.call)),
-                Action::Init { init, .. } => {
-                    assert!(self.init.is_none(), "one InitProducerId call at a time");
-                    self.init = Some(*init);
-                }
-                _ => {}
+    /// The next thing that the session wants done, and who is not waited for any more because of that.
+    pub(crate) fn act(&mut self) -> Option<(Action, Option<Waiter>)> {
+        let action = self.session.poll_action()?;
+        let forgotten = match &action {
+            Action::Produce(call) => {
+                self.calls.insert(call.call);
+                None
             }
-        }
-        actions
+            Action::Init { init, recover, .. } => {
+                // An id may be given up while its recovery is out: then a fresh one is asked for, and that answer is not heard.
+                let before = self.init.replace(*init);
+                assert!(before.is_none() || recover.is_none(), "one recovery at a time");
+                before.map(Waiter::Init)
+            }
+            _ => None,
+        };
+        Some((action, forgotten))
     }
 
     /// An answer arrives.

@@ -113,11 +113,13 @@ fn refusals() -> Scenario {
             ErrorCode::ResourceExhausted,
             ErrorCode::KafkaStorageError,
             ErrorCode::InvalidProducerEpoch,
+            ErrorCode::SequenceConflict,
         ],
         ..Bounds::default()
     };
     let large = Bounds { sends: alone(3), failures: Failures { refusals: 2, give_ups: 1, ..NONE }, ..small.clone() };
-    let about = "batches are refused although nothing is wrong with them, and copies of them are taken (R5)";
+    let about =
+        "batches are refused although nothing is wrong with them, copies of them are taken, and the id is taken over (R5)";
     Scenario { name: "refusals", about, small, large }
 }
 

@@ -12,7 +12,7 @@ pub enum Step {
     Arrive(usize),
     /// A call arrives, and a copy of it stays on its way.
     Double(usize),
-    /// A call arrives, and its first batch is refused unseen.
+    /// A call arrives, and its first batch is refused unseen; with a conflict, because somebody else has taken the id over.
     Refuse(usize, ErrorCode),
     /// A call ends with a status.
     Fail {

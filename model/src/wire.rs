@@ -1,14 +1,21 @@
-//! From one machine's words to the other's: what the two shells and the protobuf messages between them do.
+//! From one machine's words to the other's: what the two shells and the protobuf messages between them do. Each edge is the real
+//! one; only the network is not there.
 
 use broker_svc::{
-    pipeline::{self, BatchOutcome, Request},
-    state::{Granted, InitRequest},
-    wire::parse,
+    pipeline::{self, Request},
+    state::InitRequest,
+    wire::{parse, reply},
 };
-use oncelog_proto::{Epoch, Fault, PackedBatch, ProducerId, v1};
-use producer_svc::session::{BatchAnswer, FailureKind, InitAnswer, OutgoingBatch, RecoveredBatch, RecoveredPartition};
+use oncelog_proto::{
+    Epoch, PackedBatch, ProducerId, Timestamp,
+    v1::{self, Acks},
+};
+use producer_svc::{
+    session::{FailureKind, OutgoingBatch},
+    wire,
+};
 
-use crate::travel::{Answer, Message, Waiter};
+use crate::travel::{Answer, Message, Sent, Waiter};
 
 /// A call, as the broker's edge parses it.
 pub(crate) fn request(message: &Message, max_message_bytes: usize) -> Request {
@@ -49,50 +56,35 @@ fn init_request(recover: Option<(ProducerId, Epoch)>, token: &str) -> InitReques
     request
 }
 
-/// The broker's answer, as the session's shell reads it.
-pub(crate) fn answer(waiter: Waiter, answer: pipeline::Answer, max_batch_bytes: usize) -> Answer {
+/// The broker's answer, as the session's shell reads it: through both edges and the message between them. `sent` are the batches of
+/// a `Produce`.
+pub(crate) fn answer(waiter: Waiter, sent: Option<&[Sent]>, answer: pipeline::Answer, max_batch_bytes: usize) -> Answer {
     match (waiter, answer) {
         (Waiter::Produce(call), pipeline::Answer::Produced(outcomes)) => {
-            Answer::Produce(call, Ok(outcomes.into_iter().map(batch_answer).collect()))
+            let counts: Vec<_> = sent.into_iter().flatten().map(|sent| sent.batch.packed.count()).collect();
+            let answers = wire::produced(reply::produced(outcomes), &counts, Acks::All, Timestamp::default());
+            Answer::Produce(
+                call,
+                Ok(answers.unwrap_or_else(|what| panic!("the session takes {call:?}'s answer for nonsense: {what}"))),
+            )
         }
         (Waiter::Produce(call), pipeline::Answer::Refused(fault)) => {
             Answer::Produce(call, Err(FailureKind::of_produce(fault.to_status().code())))
         }
-        (Waiter::Init(init), pipeline::Answer::Granted(granted)) => Answer::Init(init, Ok(init_answer(granted, max_batch_bytes))),
+        (Waiter::Init(init), pipeline::Answer::Granted(granted)) => {
+            let page = reply::granted(granted, None, max_batch_bytes);
+            assert!(page.next_page_token.is_empty(), "a few partitions fit into a page");
+            let answer = wire::granted(page);
+            Answer::Init(
+                init,
+                Ok(answer.unwrap_or_else(|what| panic!("the session takes {init:?}'s answer for nonsense: {what}"))),
+            )
+        }
         (Waiter::Init(init), pipeline::Answer::Refused(fault)) => {
             Answer::Init(init, Err(FailureKind::of_init(fault.to_status().code())))
         }
         (waiter, answer) => panic!("{waiter:?} is told {answer:?}"),
     }
-}
-
-fn batch_answer(outcome: BatchOutcome) -> BatchAnswer {
-    match outcome {
-        BatchOutcome::Acknowledged { base_offset, time, duplicate } => {
-            BatchAnswer::Acknowledged { base_offset, append_time: time, duplicate }
-        }
-        BatchOutcome::Refused(fault) => refused(&fault),
-    }
-}
-
-fn refused(fault: &Fault) -> BatchAnswer {
-    BatchAnswer::Refused { code: fault.code(), message: fault.message().to_owned(), expected: fault.expected_sequence() }
-}
-
-fn init_answer(granted: Granted, max_batch_bytes: usize) -> InitAnswer {
-    let batch = |batch: broker_svc::state::Remembered| RecoveredBatch {
-        base: batch.base,
-        count: batch.count,
-        base_offset: batch.base_offset,
-        append_time: batch.time,
-        checksum: batch.checksum,
-    };
-    let partitions = granted.recovered.into_iter().map(|recovered| RecoveredPartition {
-        partition: recovered.partition,
-        next: recovered.next,
-        window: recovered.window.into_iter().map(batch).collect(),
-    });
-    InitAnswer { producer: granted.producer, epoch: granted.epoch, max_batch_bytes, partitions: partitions.collect() }
 }
 
 /// A record whose value is its number.

@@ -6,7 +6,7 @@ use std::{
     rc::Rc,
 };
 
-use oncelog_proto::{Epoch, PackedBatch, PartitionIndex, ProducerId, Sequence, Tag, TopicName, TopicPartition};
+use oncelog_proto::{Epoch, ErrorCode, PackedBatch, PartitionIndex, ProducerId, Sequence, Tag, TopicName, TopicPartition};
 use producer_svc::session::{Action, Event, FailureKind, OutgoingBatch, ProduceCall, RecordOutcome, SendId};
 
 use crate::{
@@ -34,6 +34,8 @@ pub struct World {
     left: Failures,
     /// How many of the bounds' `Send`s were handed over.
     sends: usize,
+    /// Somebody has taken the producer's id over.
+    is_robbed: bool,
 }
 
 impl World {
@@ -51,6 +53,7 @@ impl World {
             ledger: Ledger::default(),
             left: bounds.failures,
             sends: 0,
+            is_robbed: false,
             bounds,
         };
         if !world.bounds.strangers.is_empty() {
@@ -159,7 +162,11 @@ impl World {
             Step::Refuse(index, code) => {
                 self.left.refusals -= 1;
                 let call = self.calls.remove(index);
-                self.broker.arrive(call, Some(code));
+                if code == ErrorCode::SequenceConflict {
+                    self.is_robbed |= self.broker.rob(call, &self.ledger);
+                } else {
+                    self.broker.arrive(call, Some(code));
+                }
             }
             Step::Fail { call, status, carried_out } => self.fail(call, status, carried_out),
             Step::Answer(index) => {
@@ -194,6 +201,11 @@ impl World {
         };
         self.answers.extend(answers);
         Ok(())
+    }
+
+    /// May the session raise an alarm? If a status lied, or if its id is in fact used by somebody else.
+    fn may_alarm(&self) -> bool {
+        self.is_robbed || self.bounds.may_alarm()
     }
 
     fn send(&mut self) {
@@ -272,7 +284,8 @@ impl World {
 
     /// Does what the session wants done.
     fn act(&mut self) -> Result<(), Violation> {
-        for action in self.process.acts() {
+        while let Some((action, forgotten)) = self.process.act() {
+            forgotten.into_iter().for_each(|waiter| self.forget(waiter));
             match action {
                 Action::Produce(call) => self.call(call)?,
                 Action::Init { init, recover, token, timeout: _ } => {
@@ -280,7 +293,7 @@ impl World {
                     self.calls.push(Call { waiter: Some(Waiter::Init(init)), message });
                 }
                 Action::Complete { send, outcomes } => self.complete(send, &outcomes)?,
-                Action::Alarm { message } if !self.bounds.may_alarm() => return Err(Violation(format!("alarm: {message}"))),
+                Action::Alarm { message } if !self.may_alarm() => return Err(Violation(format!("alarm: {message}"))),
                 Action::Alarm { .. } | Action::Free { .. } | Action::ForgetTopic { .. } => {}
             }
         }
@@ -307,7 +320,7 @@ impl World {
             let allowed = match outcome {
                 RecordOutcome::Appended { .. } => true,
                 RecordOutcome::Refused(_) => self.bounds.may_be_refused(),
-                RecordOutcome::Unknown => self.bounds.may_be_unknown(),
+                RecordOutcome::Unknown => self.bounds.may_be_unknown() || self.may_alarm(),
             };
             if !allowed {
                 return Err(Violation(format!("record {number} is told {outcome:?}, and nothing that happened makes it so")));
@@ -326,7 +339,7 @@ impl World {
         calls.sort_unstable();
         let mut answers: Vec<_> = self.answers.iter().map(|answer| self.digest_of_answer(answer)).collect();
         answers.sort_unstable();
-        (calls, answers, self.left, self.sends, self.generation).hash(&mut into);
+        (calls, answers, self.left, self.sends, self.generation, self.is_robbed).hash(&mut into);
         self.ledger.digest(&mut into);
         into.finish()
     }

@@ -10,6 +10,7 @@ fn found_by(broken: Broken) -> (&'static str, &'static str) {
         Broken::RecoveryWithoutWindows => ("refusals", "(R2)"),
         Broken::RecoveryOfOlderEpochs => ("refusals", "has other content than this process sent"),
         Broken::AnswersOfOtherCalls => ("retries", "(I1)"),
+        Broken::RefusesWhatItAppends => ("retries", "told that it is not appended"),
         Broken::NoTags => ("crashes", "(I"),
         Broken::NoTimeouts => ("crashes", "never gets its outcome"),
     }

@@ -46,7 +46,7 @@ use std::{
 use clap::Parser;
 use rand::{SeedableRng, rngs::StdRng};
 
-use crate::chronicle::Chronicle;
+use crate::{chronicle::Chronicle, plan::Plan};
 
 /// Simulates both services with everything failing that can fail, and judges what came of it.
 #[derive(Debug, Parser)]
@@ -108,8 +108,8 @@ fn code(is_well: anyhow::Result<bool>) -> ExitCode {
 }
 
 fn simulate(seed: u64, is_traced: bool) -> world::Outcome {
-    let chronicle = Chronicle::new(is_traced);
-    murmur::listen(chronicle.clone());
+    let (plan, chronicle) = (Plan::of(seed), Chronicle::new(is_traced));
+    murmur::listen(chronicle.clone(), plan.brief());
     // Hash maps and libraries that ask the operating system for chance get it from the seed, and those that read a clock read the
     // simulated one.
     mad_turmoil::rand::set_rng(StdRng::seed_from_u64(seed));
@@ -120,7 +120,7 @@ fn simulate(seed: u64, is_traced: bool) -> world::Outcome {
         HAS_PANICKED.store(true, Ordering::Relaxed);
         before(panic);
     }));
-    let mut outcome = world::run(seed, chronicle);
+    let mut outcome = world::run(plan, chronicle);
     if HAS_PANICKED.load(Ordering::Relaxed) {
         outcome.failures.push("something panicked: see above".to_owned());
     }

@@ -101,6 +101,11 @@ impl Mishap {
 }
 
 impl Plan {
+    /// The topic that comes and goes, if there is one.
+    pub(crate) fn brief(&self) -> Option<&'static str> {
+        self.is_deleting.then_some("brief")
+    }
+
     pub(crate) fn of(seed: u64) -> Self {
         let mut dice = Dice::new(seed ^ 0x0_5EED_0F07_1AEB);
         let some = |dice: &mut Dice, percent: u64, range| if dice.percent(percent) { dice.within(range) } else { 0 };
@@ -124,6 +129,8 @@ impl Plan {
         let topics: Vec<_> = topics.collect();
         let expiration = dice.percent(30).then(|| dice.millis(1_000..=8_000));
         let largest_value = *dice.pick(&[16, 200, 2_000, 12_000, 30_000]);
+        // Of its own, so that it moves nothing else.
+        let mut idempotence = Dice::new(seed ^ 0x1DE3_907E_4CE0_0FF0);
         Self {
             seed,
             storm: dice.millis(3_000..=10_000),
@@ -142,7 +149,7 @@ impl Plan {
             mishap_pause: dice.millis(400..=4_000),
             largest_value,
             broker_flags: broker_flags(&mut dice, expiration, largest_value),
-            producer_settings: (0..producers).map(|_| producer_settings(&mut dice)).collect(),
+            producer_settings: (0..producers).map(|_| producer_settings(&mut dice, idempotence.percent(90))).collect(),
         }
     }
 }
@@ -167,12 +174,13 @@ fn broker_flags(dice: &mut Dice, expiration: Option<Duration>, largest_value: u6
     flags
 }
 
-fn producer_settings(dice: &mut Dice) -> Vec<(&'static str, String)> {
+fn producer_settings(dice: &mut Dice, is_idempotent: bool) -> Vec<(&'static str, String)> {
     let linger = *dice.pick(&[0, 5, 40]);
     let request_timeout = dice.within(300..=2_000);
     let delivery_timeout = linger + request_timeout + dice.within(0..=15_000);
     let first_pause = dice.within(5..=100);
     vec![
+        ("enable.idempotence", is_idempotent.to_string()),
         ("linger.ms", linger.to_string()),
         ("batch.size", dice.pick(&[0, 200, 4_000, 32_768]).to_string()),
         ("max.request.size", "65536".to_owned()),

@@ -23,6 +23,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct ProducerHost {
     pub(crate) name: String,
+    /// It runs without idempotence.
+    pub(crate) repeats: bool,
     config: Config,
     weather: Weather,
     chronicle: Chronicle,
@@ -46,6 +48,7 @@ impl ProducerHost {
         let dice = Rc::new(RefCell::new(dice));
         Self {
             name,
+            repeats: settings.contains(&("enable.idempotence", false.to_string())),
             config,
             weather,
             chronicle,

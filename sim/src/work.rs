@@ -27,6 +27,14 @@ pub(crate) struct Place {
     next_record: u64,
 }
 
+/// A producer-svc, as those know it who call it.
+#[derive(Clone, Debug)]
+pub(crate) struct Service {
+    pub(crate) host: String,
+    /// It runs without idempotence, and may write a record more than once.
+    pub(crate) repeats: bool,
+}
+
 /// The topics that are written to.
 #[derive(Debug)]
 pub(crate) struct Topics {

@@ -30,7 +30,7 @@ use crate::{
     raw, readers, topics,
     weather::Weather,
     wire::Wires,
-    work::{Place, Roll, Topics},
+    work::{Place, Roll, Service, Topics},
 };
 
 /// What came of a run.
@@ -45,9 +45,9 @@ pub(crate) struct Outcome {
     pub(crate) simulated_ms: u64,
 }
 
-/// Runs a seed.
-pub(crate) fn run(seed: u64, chronicle: Chronicle) -> Outcome {
-    let plan = Plan::of(seed);
+/// Runs what a seed planned.
+pub(crate) fn run(plan: Plan, chronicle: Chronicle) -> Outcome {
+    let seed = plan.seed;
     chronicle.deed(&format!("{plan:?}"));
     let mut world = World::new(plan, chronicle.clone());
     if let Err(error) = world.live() {
@@ -81,7 +81,8 @@ impl World<'_> {
             .tcp_capacity(1_024)
             .enable_random_order()
             .build();
-        let began = Began { format: FORMAT, alone: true, expiration_ms: expiration_ms(&plan) };
+        let once = plan.courier.doubles == 0;
+        let began = Began { format: FORMAT, alone: true, once, expiration_ms: expiration_ms(&plan) };
         chronicle.note(Event::Began(began));
 
         let broker = BrokerHost::new(&plan, weather.clone(), chronicle.clone(), dice.fork());
@@ -102,8 +103,9 @@ impl World<'_> {
             producers.push(producer);
         }
         let roll = Roll::default();
-        let names: Vec<_> = producers.iter().map(|producer| producer.name.clone()).collect();
-        sim.client("actors", act(&plan, names, &weather, &chronicle, &roll, &mut dice));
+        let service = |producer: &ProducerHost| Service { host: producer.name.clone(), repeats: producer.repeats };
+        let services: Vec<_> = producers.iter().map(service).collect();
+        sim.client("actors", act(&plan, services, &weather, &chronicle, &roll, &mut dice));
         let conductor = Conductor::new(&plan, dice.fork(), weather.clone(), chronicle.clone(), broker, producers);
         Self { plan, chronicle, weather, conductor, roll, sim }
     }
@@ -192,13 +194,13 @@ impl World<'_> {
 /// Everybody who works, on one host. It ends when they all have.
 fn act(
     plan: &Plan,
-    producers: Vec<String>,
+    producers: Vec<Service>,
     weather: &Weather,
     chronicle: &Chronicle,
     roll: &Roll,
     dice: &mut Dice,
 ) -> impl Future<Output = turmoil::Result> + 'static {
-    let brief = plan.is_deleting.then(|| "brief".to_owned());
+    let brief = plan.brief().map(str::to_owned);
     let topics = Rc::new(Topics { lasting: plan.topics.clone(), brief: brief.clone() });
     let (cut_percent, largest_value) = (plan.cut_percent, plan.largest_value);
     let mut place = |name: String| {

@@ -78,6 +78,7 @@ const MUST_HAPPEN: &[&str] = &[
     "network: connection cut",
     "producer: drained",
     "producer: ended",
+    "send: accepted without idempotence",
     "send: records accepted",
     "send: records refused",
     "send: records unknown",

@@ -429,7 +429,15 @@ async fn a_producer_refuses_ten_times_its_memory_and_what_it_accepts_is_in_the_l
             let records = vec![record([caller.to_string().into_bytes(), vec![b'x'; bytes]].concat())];
             let call = recorder.call();
             let digests = records.iter().map(Digest::of).collect();
-            let called = SendCalled { call, caller: CallerId(caller), streamed: false, topic: HONEST.into(), records: digests };
+            let called = SendCalled {
+                call,
+                caller: CallerId(caller),
+                streamed: false,
+                repeats: false,
+                topic: HONEST.into(),
+                partition: None,
+                records: digests,
+            };
             recorder.saw(Event::SendCalled(called));
             let answer = client.send(SendRequest { topic: HONEST.into(), partition: None, records }).await;
             let answer = answer.map(tonic::Response::into_inner);

@@ -104,6 +104,10 @@ pub struct Began {
     pub format: u32,
     /// Nobody else wrote to the topics of this history since they were empty. Then a record that nobody sent is a fault.
     pub alone: bool,
+    /// A call arrives at most once: no network between the callers and the broker repeats one by itself. Then a batch of which every
+    /// call was refused is not in the log.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub once: bool,
     /// The broker's `--producer-id-expiration-ms`, if it is known. Without it an unknown producer id cannot be judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expiration_ms: Option<u64>,
@@ -275,8 +279,14 @@ pub struct SendCalled {
     /// Requests of a stream: what this caller sent before, answered or not, stands before this in each partition.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub streamed: bool,
+    /// The service runs without idempotence: what it accepts is there at least once, in any order.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub repeats: bool,
     /// Where to.
     pub topic: String,
+    /// The partition that the request names. None: the service chooses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition: Option<i32>,
     /// The records.
     pub records: Vec<Digest>,
 }
@@ -395,7 +405,7 @@ mod tests {
         assert_eq!(line(Event::ProduceCalled(called)), expected);
         let place = Place { offset: 1, append_time: 2 };
         let events = [
-            Event::Began(Began { format: FORMAT, alone: true, expiration_ms: None }),
+            Event::Began(Began { format: FORMAT, alone: true, once: false, expiration_ms: None }),
             Event::InitCalled(InitCalled { call: CallId(1), recover: Some(tag.producer), token: "x".into() }),
             Event::InitAnswered {
                 call: CallId(1),
@@ -415,7 +425,9 @@ mod tests {
                 call: CallId(3),
                 caller: CallerId(0),
                 streamed: true,
+                repeats: true,
                 topic: "t".into(),
+                partition: Some(3),
                 records: vec![Digest(1)],
             }),
             Event::SendAnswered {
@@ -430,6 +442,14 @@ mod tests {
             let text = line(event.clone());
             assert_eq!(serde_json::from_str::<Line>(&text).expect(&text), Line { at: 7, event });
         }
+    }
+
+    #[test]
+    fn a_history_that_says_less_is_read() {
+        let old = r#"{"at":7,"event":{"send_called":{"call":3,"caller":0,"topic":"t","records":["0000000000000001"]}}}"#;
+        let Ok(Line { event: Event::SendCalled(send), .. }) = serde_json::from_str(old) else { panic!("it is a call") };
+        assert_eq!((send.partition, send.streamed, send.repeats), (None, false, false));
+        assert_eq!(line(Event::SendCalled(send)), old);
     }
 
     #[test]

@@ -175,8 +175,8 @@ mod tests {
     #[test]
     fn what_is_written_is_read_and_a_last_line_without_its_end_is_not() {
         let mut content = Vec::new();
-        let mut writer =
-            HistoryWriter::new(&mut content, Began { format: 0, alone: false, expiration_ms: None }).expect("memory");
+        let mut writer = HistoryWriter::new(&mut content, Began { format: 0, alone: false, once: false, expiration_ms: None })
+            .expect("memory");
         writer.write(&Line { at: 1, event: Event::BrokerDied }).expect("memory");
         writer.write(&Line { at: 2, event: Event::BrokerStarted }).expect("memory");
         writer.flush().expect("memory");

@@ -2,7 +2,7 @@
 //!
 //! In memory a record takes 12 bytes and a batch about 70.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, ops::Range};
 
 use crate::history::{Digest, Partition, Place, Producer, Tag};
 
@@ -14,6 +14,7 @@ pub struct Log {
     stands: Vec<Stand>,
     /// The topics that were read; empty: all there are.
     topics: Vec<String>,
+    is_damaged: bool,
 }
 
 /// One partition.
@@ -72,6 +73,16 @@ impl Log {
     /// Adds what the broker says of a producer. It is compared with the log, so it belongs to the moment the log was read.
     pub fn add_stand(&mut self, stand: Stand) {
         self.stands.push(stand);
+    }
+
+    /// Something of it could not be read because it is damaged, and whoever reads has said so. Then the holes that this leaves are no
+    /// fault of their own: they are counted, and nobody is accused.
+    pub fn note_damage(&mut self) {
+        self.is_damaged = true;
+    }
+
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.is_damaged
     }
 
     /// The partitions, in the order in which they were added.
@@ -169,10 +180,19 @@ impl PartitionLog {
         &self.batches[number as usize]
     }
 
-    /// Offsets between the ends at which nothing was read.
-    pub(crate) fn missing(&self) -> u64 {
-        let expected = u64::try_from(self.log_end - self.log_start).unwrap_or(0);
-        expected - self.records().count() as u64
+    /// Ranges of offsets between the ends at which nothing was read, lowest first.
+    pub(crate) fn holes(&self) -> Vec<Range<i64>> {
+        let mut holes = Vec::new();
+        let mut next = self.log_start;
+        let mut reach = |offset: i64, behind: i64| {
+            if next < offset {
+                holes.push(next..offset);
+            }
+            next = behind;
+        };
+        self.records().for_each(|(offset, _, _)| reach(offset, offset + 1));
+        reach(self.log_end, self.log_end);
+        holes
     }
 
     pub(crate) fn disorder(&self) -> Option<&str> {
@@ -204,16 +224,18 @@ mod tests {
     }
 
     #[test]
-    fn records_are_found_by_their_offset_and_gaps_are_counted() {
+    fn records_are_found_by_their_offset_and_holes_are_seen() {
         let name = Partition { topic: "t".into(), partition: 0 };
         let mut log = PartitionLog::new(name, 10, 16);
         log.push(place(9), None, None, &[Digest(9), Digest(10)]);
         log.push(place(13), None, None, &[Digest(13), Digest(14), Digest(15), Digest(16)]);
         let found: Vec<_> = (8..18).map(|offset| log.at(offset).map(|(_, digest)| digest.0)).collect();
         assert_eq!(found, [None, None, Some(10), None, None, Some(13), Some(14), Some(15), None, None]);
-        assert_eq!(log.missing(), 2);
+        assert_eq!(log.holes(), [11..13]);
         assert_eq!(log.disorder(), None);
         log.push(place(14), None, None, &[Digest(14)]);
         assert!(log.disorder().is_some());
+        let empty = PartitionLog::new(Partition { topic: "t".into(), partition: 1 }, 3, 5);
+        assert_eq!(empty.holes(), [3..5]);
     }
 }

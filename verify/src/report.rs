@@ -11,7 +11,7 @@ use crate::history::Partition;
 pub enum Rule {
     /// An acknowledged record is in the log.
     I1,
-    /// No record is in the log twice, and none that was not sent.
+    /// No record is in the log twice, and none that was not sent, or not to this partition.
     I2,
     /// The order of the log is the order of the sequences, without gaps.
     I3,
@@ -125,7 +125,7 @@ pub struct Unjudged {
     pub trimmed: u64,
     /// Claims about a topic that was, or may have been, deleted since, or that was not read.
     pub deleted: u64,
-    /// Offsets between the ends of the log at which nothing was read: lost ranges.
+    /// Offsets between the ends of the log at which nothing could be read, because what is there is damaged.
     pub missing_offsets: u64,
     /// Answers that a producer id is unknown, where it cannot be told whether it had expired.
     pub expiry: u64,

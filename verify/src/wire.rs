@@ -9,7 +9,7 @@ use oncelog_proto::{
     },
 };
 use prost::Message;
-use tonic::Status;
+use tonic::{Code, Status};
 use tonic_types::{StatusExt, pb};
 
 use crate::history::{FencedPartition, InitAnswer, Partition, Place, ProduceAnswer, Producer, SendOutcome, WindowEntry};
@@ -33,6 +33,16 @@ pub fn send_stream(count: usize, answer: &SendStreamResponse) -> Vec<SendOutcome
         Some(send_stream_response::Outcome::Sent(sent)) => accepted(count, sent),
         Some(send_stream_response::Outcome::Failed(failure)) => failed(count, failure),
         None => no_answer(count),
+    }
+}
+
+/// What the end of a `SendStream` says of a request of `count` records behind the last answer: not taken in, if the service says why
+/// it ended. Any other end says nothing.
+pub fn send_stream_ended(count: usize, status: &Status) -> Vec<SendOutcome> {
+    if status.code() == Code::OutOfRange || reason(status) == Some(ErrorCode::BrokerNotAvailable) {
+        vec![SendOutcome::Refused(u32::try_from(count).unwrap_or(u32::MAX))]
+    } else {
+        no_answer(count)
     }
 }
 
@@ -192,6 +202,17 @@ mod tests {
         assert_eq!(init_failed(&unknown), InitAnswer::UnknownProducer);
         assert_eq!(init_failed(&Status::unavailable("gone")), InitAnswer::Unknown);
         assert_eq!(init_failed(&Fault::new(ErrorCode::InvalidProducerEpoch, "old").to_status()), InitAnswer::Refused);
+    }
+
+    #[test]
+    fn the_end_of_a_stream_refuses_only_if_it_says_why() {
+        let ending = Fault::new(ErrorCode::BrokerNotAvailable, "ending").to_status();
+        for status in [ending, Status::out_of_range("too large")] {
+            assert_eq!(send_stream_ended(3, &status), [SendOutcome::Refused(3)]);
+        }
+        for status in [Status::unavailable("a broken connection"), Status::internal("not decoded"), Status::cancelled("")] {
+            assert_eq!(send_stream_ended(3, &status), [SendOutcome::Unknown(3)]);
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! For each invariant a history that violates exactly it, beside one that just does not.
 
+use oncelog_proto::{ErrorCode, Fault};
 use oncelog_verify::{
     Evidence, Log, PartitionLog, Report, Rule,
     history::{
@@ -8,7 +9,9 @@ use oncelog_verify::{
     },
     judge, judge_log,
     log::Stand,
+    wire,
 };
+use tonic::Status;
 
 /// The only partition of most tests.
 fn p0() -> Partition {
@@ -64,7 +67,10 @@ struct Story {
 
 impl Story {
     fn new() -> Self {
-        Self { events: vec![Event::Began(Began { format: FORMAT, alone: true, expiration_ms: Some(1_000) })], calls: 0 }
+        Self {
+            events: vec![Event::Began(Began { format: FORMAT, alone: true, once: false, expiration_ms: Some(1_000) })],
+            calls: 0,
+        }
     }
 
     fn call(&mut self) -> CallId {
@@ -132,7 +138,15 @@ impl Story {
     fn send(&mut self, caller: u64, records: &[u64]) -> CallId {
         let call = self.call();
         let records = records.iter().map(|record| Digest(*record)).collect();
-        let send = SendCalled { call, caller: CallerId(caller), streamed: false, topic: "t".into(), records };
+        let send = SendCalled {
+            call,
+            caller: CallerId(caller),
+            streamed: false,
+            repeats: false,
+            topic: "t".into(),
+            partition: None,
+            records,
+        };
         self.event(Event::SendCalled(send));
         call
     }
@@ -207,6 +221,46 @@ fn i1_an_acknowledged_batch_that_is_not_in_the_log_is_lost() {
     let report = violates(Rule::I1, &log(&[tag(1, 0, 0)]), &story);
     assert_eq!(report.counts.lost, 2);
     assert_eq!(report.violations[0].evidence[..2], [Evidence::Line(6), Evidence::Line(7)]);
+}
+
+#[test]
+fn i1_other_content_at_the_place_that_was_acknowledged() {
+    let told = |stored: u32| {
+        let mut partition = PartitionLog::new(p0(), 0, 2);
+        partition.push(place(0), Some(tag(1, 0, 0)), Some(stored), &[Digest(0), Digest(1)]);
+        let mut log = Log::default();
+        log.add(partition);
+        log
+    };
+    let story = story(|s| {
+        s.events[0] = Event::Began(Began { format: FORMAT, alone: false, once: false, expiration_ms: None });
+        s.fresh(1).acked(tag(1, 0, 0), 0);
+    });
+    holds(&told(checksum(tag(1, 0, 0))), &story);
+    assert_eq!(violates(Rule::I1, &told(7), &story).counts.lost, 2);
+}
+
+#[test]
+fn an_offset_at_which_nothing_can_be_read_is_a_fault() {
+    let read = |offsets: &[i64]| {
+        let mut partition = PartitionLog::new(p0(), 0, 4);
+        offsets.iter().for_each(|offset| partition.push(place(*offset), None, None, &[Digest(offset.unsigned_abs())]));
+        let mut log = Log::default();
+        log.add(partition);
+        log
+    };
+    let judged = |log: &Log| {
+        let report = judge_log(log);
+        assert!(report.violations.iter().all(|violation| !violation.evidence.is_empty()), "{:?}", report.violations);
+        (report.rules(), report.violation_count, report.unjudged.missing_offsets)
+    };
+    assert_eq!(judged(&read(&[0, 1, 2, 3])), (vec![], 0, 0));
+    assert_eq!(judged(&read(&[0, 3])), (vec![Rule::I1], 1, 0));
+    assert_eq!(judged(&read(&[1, 2])), (vec![Rule::I1], 2, 0));
+    // Whoever read has named what is damaged.
+    let mut damaged = read(&[0, 3]);
+    damaged.note_damage();
+    assert_eq!(judged(&damaged), (vec![], 0, 2));
 }
 
 #[test]
@@ -301,6 +355,51 @@ fn i2_a_record_of_send_that_is_in_the_log_more_often_than_sent() {
 }
 
 #[test]
+fn a_record_that_stands_in_another_partition_than_named() {
+    let sent = |partition: Option<i32>, accepted: Option<i32>| {
+        story(|s| {
+            let call = s.call();
+            let (topic, records) = ("t".to_owned(), vec![Digest(0)]);
+            s.event(Event::SendCalled(SendCalled {
+                call,
+                caller: CallerId(1),
+                streamed: false,
+                repeats: false,
+                topic,
+                partition,
+                records,
+            }));
+            if let Some(partition) = accepted {
+                s.event(Event::SendAnswered { call, outcomes: vec![SendOutcome::Accepted { partition, place: place(0) }] });
+            }
+        })
+    };
+    let log = untagged(&[0]);
+    for named in [None, Some(0)] {
+        holds(&log, &sent(named, None));
+        holds(&log, &sent(named, Some(0)));
+    }
+    for accepted in [None, Some(0)] {
+        assert_eq!(violates(Rule::I2, &log, &sent(Some(1), accepted)).violation_count, 1);
+    }
+}
+
+#[test]
+fn what_a_draining_producer_says_was_not_taken_in_is_not_in_the_log() {
+    let ended = |status: &Status| {
+        story(|s| {
+            let call = s.send(1, &[7]);
+            s.event(Event::SendAnswered { call, outcomes: wire::send_stream_ended(1, status) });
+        })
+    };
+    let draining = Fault::new(ErrorCode::BrokerNotAvailable, "the service is about to end").to_status();
+    holds(&untagged(&[]), &ended(&draining));
+    violates(Rule::I2, &untagged(&[7]), &ended(&draining));
+    // As a connection looks that broke.
+    holds(&untagged(&[7]), &ended(&Status::unavailable("broken")));
+}
+
+#[test]
 fn i2_what_nobody_sent_is_a_fault_only_where_nobody_else_writes() {
     let elsewhere = story(|s| {
         s.fresh(1);
@@ -313,7 +412,7 @@ fn i2_what_nobody_sent_is_a_fault_only_where_nobody_else_writes() {
     });
     let report = violates(Rule::I2, &log(&[tag(2, 0, 0)]), &other);
     assert_eq!(report.counts.of_others, 2);
-    other.events[0] = Event::Began(Began { format: FORMAT, alone: false, expiration_ms: None });
+    other.events[0] = Event::Began(Began { format: FORMAT, alone: false, once: false, expiration_ms: None });
     holds(&log(&[tag(2, 0, 0)]), &other);
 }
 
@@ -462,7 +561,7 @@ fn i5_an_id_that_is_forgotten_too_early_or_handed_out_twice() {
             s.fresh(1).acked(tag(1, 0, 0), 0).told(tag(1, 0, 2), ProduceAnswer::UnknownProducer);
         });
         let mut lines = story.lines();
-        lines[0].event = Event::Began(Began { format: FORMAT, alone: true, expiration_ms });
+        lines[0].event = Event::Began(Began { format: FORMAT, alone: true, once: false, expiration_ms });
         // The last one that it was heard of is that of the acknowledged batch.
         lines[6].at = lines[3].at + after_ms * 1_000;
         judge(&log, &lines).expect("a history")
@@ -561,6 +660,49 @@ fn i7_what_was_told_or_read_is_not_in_the_log() {
 }
 
 #[test]
+fn i7_a_refusal_of_what_was_appended_by_the_same_call() {
+    let told = |answers: &[ProduceAnswer], once: bool| {
+        story(|s| {
+            s.events[0] = Event::Began(Began { format: FORMAT, alone: true, once, expiration_ms: None });
+            s.fresh(1);
+            s.ask_recovery(1, 0, "x");
+            for answer in answers {
+                s.told(tag(1, 0, 0), *answer);
+            }
+        })
+    };
+    let log = log(&[tag(1, 0, 0)]);
+    let early = ProduceAnswer::OutOfOrder { expected_sequence: 0 };
+    for refusal in [ProduceAnswer::Refused, ProduceAnswer::Fenced, early] {
+        violates(Rule::I7, &log, &told(&[refusal], true));
+        violates(Rule::I7, &log, &told(&[refusal, ProduceAnswer::Refused], true));
+        // Another call may have brought it there, or a copy of this one.
+        holds(&log, &told(&[refusal, ProduceAnswer::Unknown], true));
+        holds(&log, &told(&[refusal], false));
+    }
+    // Nor is it said of a call that is not answered yet.
+    let mut open = told(&[ProduceAnswer::Refused], true);
+    open.produce(tag(1, 0, 0));
+    holds(&log, &open);
+}
+
+#[test]
+fn i7_a_trim_that_was_seen_and_is_undone() {
+    let mut log = Log::default();
+    log.add(partition(10, &[tag(1, 0, 10)]));
+    let saw = |log_start: i64| {
+        story(|s| {
+            s.fresh(1);
+            s.produce(tag(1, 0, 10));
+            s.saw(Sight::Ends { partition: p0(), log_start, log_end: 12 });
+        })
+    };
+    holds(&log, &saw(8));
+    holds(&log, &saw(10));
+    violates(Rule::I7, &log, &saw(11));
+}
+
+#[test]
 fn i7_a_recovery_tells_of_what_is_not_in_the_log() {
     let recovered = |next: i64, bases: &[i64]| {
         story(|s| {
@@ -641,6 +783,67 @@ fn records_of_one_caller_keep_their_order_and_concurrent_ones_need_not() {
 }
 
 #[test]
+fn order_of_a_stream_holds_for_what_is_unknown_and_in_the_log() {
+    let log = untagged(&[0, 1, 2]);
+    let sent = |records: [u64; 3], streamed: bool, accepted: &[usize]| {
+        let mut story = story(|s| {
+            let calls = records.map(|record| s.send(1, &[record]));
+            for at in accepted {
+                let outcome = SendOutcome::Accepted {
+                    partition: 0,
+                    place: Place { offset: i64::try_from(records[*at]).expect("small"), append_time: 1_000 },
+                };
+                s.event(Event::SendAnswered { call: calls[*at], outcomes: vec![outcome] });
+            }
+        });
+        for event in &mut story.events {
+            if let Event::SendCalled(send) = event {
+                send.streamed = streamed;
+            }
+        }
+        story
+    };
+    holds(&log, &sent([0, 1, 2], true, &[]));
+    holds(&log, &sent([0, 1, 2], true, &[1]));
+    violates(Rule::Order, &log, &sent([0, 2, 1], true, &[]));
+    violates(Rule::Order, &log, &sent([1, 0, 2], true, &[1]));
+    violates(Rule::Order, &log, &sent([0, 2, 1], true, &[1]));
+    // Of those that were answered it is said once.
+    assert_eq!(violates(Rule::Order, &log, &sent([1, 0, 2], true, &[0, 1])).violation_count, 1);
+    // Calls that go on at the same time may stand either way.
+    holds(&log, &sent([2, 1, 0], false, &[]));
+    // Which of two equal ones is which, nobody can tell.
+    holds(&untagged(&[1, 0, 0]), &sent([0, 1, 0], true, &[]));
+}
+
+#[test]
+fn without_idempotence_what_is_accepted_is_there_at_least_once() {
+    let sent = |repeats: bool, offsets: [i64; 2]| {
+        let mut story = without_times(&story(|s| {
+            for (record, offset) in [7, 8].into_iter().zip(offsets) {
+                let call = s.send(1, &[record]);
+                s.accepted(call, &[offset]);
+            }
+        }));
+        for event in &mut story.events {
+            if let Event::SendCalled(send) = event {
+                (send.repeats, send.streamed) = (repeats, true);
+            }
+        }
+        story
+    };
+    let twice = untagged(&[7, 8, 7]);
+    holds(&twice, &sent(true, [0, 1]));
+    violates(Rule::I2, &twice, &sent(false, [0, 1]));
+    let exchanged = untagged(&[8, 7]);
+    holds(&exchanged, &sent(true, [1, 0]));
+    violates(Rule::Order, &exchanged, &sent(false, [1, 0]));
+    for repeats in [true, false] {
+        violates(Rule::I1, &untagged(&[7]), &sent(repeats, [0, 1]));
+    }
+}
+
+#[test]
 fn a_deleted_topic_takes_its_records_along_and_its_duplicates_are_still_seen() {
     let deleted = |beside: bool| {
         story(|s| {
@@ -704,10 +907,18 @@ fn a_history_that_contradicts_itself_is_no_history() {
     assert!(
         judged(std::slice::from_ref(&answer)).expect_err("no call").starts_with("line 1 of the history: an answer to call 1")
     );
-    let send = SendCalled { call: CallId(1), caller: CallerId(0), streamed: false, topic: "t".into(), records: vec![Digest(0)] };
+    let send = SendCalled {
+        call: CallId(1),
+        caller: CallerId(0),
+        streamed: false,
+        repeats: false,
+        topic: "t".into(),
+        partition: None,
+        records: vec![Digest(0)],
+    };
     let call = Event::SendCalled(send);
     assert!(judged(&[call.clone(), call.clone()]).expect_err("twice").contains("made before"));
     assert!(judged(&[call, answer]).expect_err("too many").contains("more outcomes than the 1 records"));
-    let newer = Event::Began(Began { format: FORMAT + 1, alone: true, expiration_ms: None });
+    let newer = Event::Began(Began { format: FORMAT + 1, alone: true, once: false, expiration_ms: None });
     assert!(judged(&[newer]).expect_err("newer").contains("format 1"));
 }

@@ -14,11 +14,18 @@ struct Synthetic;
 
 impl History for Synthetic {
     fn lines(&self) -> Result<Box<dyn Iterator<Item = Result<Line, HistoryError>> + '_>, HistoryError> {
-        let began = Event::Began(Began { format: FORMAT, alone: true, expiration_ms: None });
+        let began = Event::Began(Began { format: FORMAT, alone: true, once: false, expiration_ms: None });
         let calls = (0..RECORDS).flat_map(|number| {
             let (call, record) = (CallId(number), Digest(mixed(number)));
-            let send =
-                SendCalled { call, caller: CallerId(number % 7), streamed: false, topic: "t".into(), records: vec![record] };
+            let send = SendCalled {
+                call,
+                caller: CallerId(number % 7),
+                streamed: false,
+                repeats: false,
+                topic: "t".into(),
+                partition: None,
+                records: vec![record],
+            };
             let place = Place { offset: i64::try_from(number).expect("a million"), append_time: number };
             let outcomes = vec![SendOutcome::Accepted { partition: 0, place }];
             [Event::SendCalled(send), Event::SendAnswered { call, outcomes }]

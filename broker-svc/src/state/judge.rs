@@ -82,10 +82,11 @@ impl State {
             None => Place::Early,
         };
         match place {
-            Place::Exactly(batch) if batch.checksum == arrival.packed.checksum() => {
-                Ok(Verdict::Duplicate { base_offset: batch.base_offset, time: batch.time })
+            Place::Exactly(batch) if batch.checksum != arrival.packed.checksum() && !is_on(Defect::ConflictIsSwallowed) => {
+                Err(conflict(tag, &arrival.partition))
             }
-            Place::Exactly(_) => Err(conflict(tag, &arrival.partition)),
+            Place::Exactly(_) if is_on(Defect::DuplicateIsAppended) => self.admit(arrival, limits),
+            Place::Exactly(batch) => Ok(Verdict::Duplicate { base_offset: batch.base_offset, time: batch.time }),
             Place::Below => Err(forgotten_duplicate(tag, &arrival.partition)),
             Place::Overlap => Err(out_of_order(tag, &arrival.partition, expected)),
             Place::Next => {
@@ -94,6 +95,7 @@ impl State {
                 }
                 self.admit(arrival, limits)
             }
+            Place::Early if is_on(Defect::GapIsAppended) => self.admit(arrival, limits),
             Place::Early => {
                 // What can never be appended need not wait for its turn.
                 self.check_limits(arrival, limits)?;
@@ -182,7 +184,7 @@ fn check_epoch(producer: &Producer, tag: Tag, partition: &TopicPartition) -> Res
     let current = producer.epoch;
     let why = if producer.is_closed(partition) {
         format!("{partition} was deleted since {tag} was written to it; recover the producer with InitProducerId")
-    } else if tag.epoch < current {
+    } else if tag.epoch < current && !is_on(Defect::OlderEpochIsAccepted) {
         format!("{tag} is fenced: the producer is at epoch {current}; recover with InitProducerId")
     } else if tag.epoch > current {
         format!("{tag} has an epoch that was never handed out: the producer is at {current}")

@@ -23,7 +23,15 @@ pub(super) async fn run(ways: Ways, caller: CallerId, mut dice: Dice, stop: watc
         let count = records.len();
         let call = ways.recorder.call();
         let digests = records.iter().map(Digest::of).collect();
-        let called = SendCalled { call, caller, streamed: false, topic: ways.topic.clone(), records: digests };
+        let called = SendCalled {
+            call,
+            caller,
+            streamed: false,
+            repeats: false,
+            topic: ways.topic.clone(),
+            partition: None,
+            records: digests,
+        };
         ways.recorder.saw(Event::SendCalled(called));
         let request = SendRequest { topic: ways.topic.clone(), partition: None, records };
         let answer = timeout(ANSWER_PATIENCE, client.send(request)).await;

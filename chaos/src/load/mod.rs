@@ -44,7 +44,7 @@ impl Load {
             tasks.spawn(caller::run(ways.clone(), CallerId(number), Dice::new(dice.draw()), stopping.clone()));
         }
         for number in CALLERS..CALLERS + STREAMERS {
-            tasks.spawn(streamer::run(ways.clone(), CallerId(number), Dice::new(dice.draw()), stopping.clone()));
+            tasks.spawn(streamer::run(ways.clone(), number, Dice::new(dice.draw()), stopping.clone()));
         }
         for partition in 0..PARTITIONS {
             let partition = Partition::new(&ways.topic, partition);

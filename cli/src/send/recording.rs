@@ -15,6 +15,7 @@ use oncelog_verify::{
 pub(super) struct Recording {
     out: Option<HistoryWriter<File>>,
     topic: String,
+    partition: Option<i32>,
     started: Instant,
     calls: u64,
     open: VecDeque<(CallId, usize)>,
@@ -23,12 +24,12 @@ pub(super) struct Recording {
 impl Recording {
     /// Begins one in a new file; none: nothing is written.
     #[expect(clippy::disallowed_methods, reason = "a recorder tells when things were seen, by a real clock")]
-    pub(super) fn begin(path: Option<&Path>, topic: &str) -> anyhow::Result<Self> {
+    pub(super) fn begin(path: Option<&Path>, topic: &str, partition: Option<i32>) -> anyhow::Result<Self> {
         // Others may write to the topic, too.
-        let began = Began { format: FORMAT, alone: false, expiration_ms: None };
+        let began = Began { format: FORMAT, alone: false, once: false, expiration_ms: None };
         let create = |path: &Path| HistoryWriter::create(path, began).with_context(|| format!("--history {}", path.display()));
         let out = path.map(create).transpose()?;
-        Ok(Self { out, topic: topic.to_owned(), started: Instant::now(), calls: 0, open: VecDeque::new() })
+        Ok(Self { out, topic: topic.to_owned(), partition, started: Instant::now(), calls: 0, open: VecDeque::new() })
     }
 
     /// A request goes out next.
@@ -44,7 +45,10 @@ impl Recording {
             call,
             caller: CallerId(0),
             streamed: true,
+            // As it is unless somebody has switched it off, and then the verdict says so.
+            repeats: false,
             topic: self.topic.clone(),
+            partition: self.partition,
             records,
         }))
     }

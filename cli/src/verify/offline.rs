@@ -110,12 +110,16 @@ fn read(inspection: &Inspection, state: &State, topics: &[String]) -> anyhow::Re
         &mut |at| progress.at(at.bytes, at.total),
     );
     progress.end();
+    let inspected = inspected?;
     let mut log = Log::of(topics);
+    if !(inspected.faults.is_empty() && unreadable.is_empty()) {
+        log.note_damage();
+    }
     partitions.into_values().for_each(|partition| log.add(partition));
     for stand in stands(state) {
         log.add_stand(stand);
     }
-    Ok((log, inspected?, unreadable))
+    Ok((log, inspected, unreadable))
 }
 
 fn push(partition: &mut PartitionLog, batch: StoredBatch) -> Result<(), String> {

@@ -182,13 +182,16 @@ impl Session {
             );
             self.actions.push_back(Action::Alarm { message });
         }
-        if let Some(first) = missing.gone.first() {
+        if !missing.gone.is_empty() {
+            let (count, named) = (missing.gone.len(), missing.gone[..missing.gone.len().min(GONE_NAMED)].join(", "));
             let message = format!(
-                "the broker has nothing of what it acknowledged in {} partition(s), first {first}: either the topic was deleted, or \
-                 acknowledged records are lost",
-                missing.gone.len()
+                "the broker has nothing of what it acknowledged in {count} partition(s): {named}; either the topic was deleted, or \
+                 acknowledged records are lost"
             );
             self.actions.push_back(Action::Alarm { message });
         }
     }
 }
+
+/// Partitions that an alarm names. Who deleted a topic has to be able to see that nothing else is gone.
+const GONE_NAMED: usize = 20;

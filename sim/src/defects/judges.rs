@@ -25,7 +25,7 @@ pub(super) struct Test {
     pub(super) package: &'static str,
     /// How cargo is told where it is.
     pub(super) target: &'static [&'static str],
-    pub(super) name: String,
+    pub(super) name: &'static str,
 }
 
 impl fmt::Display for Judge {
@@ -81,13 +81,25 @@ pub(super) fn of(defect: Defect) -> Vec<Judge> {
         D::DescriptionsAnswerEarly => vec![pipeline("r14_nothing_is_heard_that_was_computed_from_what_a_crash_takes_away")],
         D::LimitsComeFirst => vec![pipeline("r15_what_is_in_the_log_is_acknowledged_whatever_the_limits_say_now")],
 
+        D::DuplicateIsAppended => {
+            vec![Seeds(20), Scenario("retries"), pipeline("i2_a_copy_of_what_is_in_the_log_is_not_appended")]
+        }
+        D::ConflictIsSwallowed => {
+            vec![Seeds(100), pipeline("i1_other_content_under_a_used_sequence_is_not_acknowledged")]
+        }
+        D::GapIsAppended => vec![Seeds(20), Scenario("retries"), pipeline("i3_a_gap_is_never_appended")],
+        D::OlderEpochIsAccepted => vec![Seeds(60), Scenario("strangers"), pipeline("i6_nothing_of_a_fenced_epoch_gets_in")],
+
         D::AnswersBeforeSync => vec![Scenario("crashes")],
         D::FailedWriteIsPassedOver => vec![Seeds(100), journal("faults::a_failed_write_is_fatal_and_stays_so")],
         D::FailedSyncIsTriedAgain => vec![Seeds(100), journal(UNPROVEN)],
         D::WindowForgetsAtRestart => vec![pipeline("i5_a_restart_forgets_none_of_the_last_five_batches")],
-        D::SnapshotAheadOfLog => vec![journal("snapshots::a_state_ahead_of_the_durable_end_is_never_kept")],
+        D::SnapshotAheadOfLog => vec![
+            broker("committer::tests::what_is_folded_into_snapshots_is_durable"),
+            journal("snapshots::a_state_ahead_of_the_durable_end_is_never_kept"),
+        ],
         D::ExpiresAtReplay => vec![pipeline("i5_an_opening_forgets_nobody")],
-        D::WallClockIsTrusted => vec![clock("a_clock_that_jumps_ahead_is_followed_slowly")],
+        D::WallClockIsTrusted => vec![broker("pipeline::clock::tests::a_clock_that_jumps_ahead_is_followed_slowly")],
         D::DurableNumberStaysZero => vec![
             journal("round_trip::the_durable_number_moves_from_the_second_group_on"),
             journal("tail::no_flipped_bit_of_the_last_three_groups_is_silent"),
@@ -109,22 +121,22 @@ pub(super) fn of(defect: Defect) -> Vec<Judge> {
 
 /// Of the producer's session.
 fn session(name: &'static str) -> Judge {
-    Judge::Test(Test { package: "producer-svc", target: &["--test", "rules"], name: name.to_owned() })
+    Judge::Test(Test { package: "producer-svc", target: &["--test", "rules"], name })
 }
 
 /// Of the broker's pipeline.
 fn pipeline(name: &'static str) -> Judge {
-    Judge::Test(Test { package: "broker-svc", target: &["--test", "rules"], name: name.to_owned() })
+    Judge::Test(Test { package: "broker-svc", target: &["--test", "rules"], name })
 }
 
-/// Of the time of the broker's groups.
-fn clock(name: &'static str) -> Judge {
-    Judge::Test(Test { package: "broker-svc", target: &["--lib"], name: format!("pipeline::clock::tests::{name}") })
+/// Of one of the broker's modules.
+fn broker(name: &'static str) -> Judge {
+    Judge::Test(Test { package: "broker-svc", target: &["--lib"], name })
 }
 
 /// Of the broker's journal.
 fn journal(name: &'static str) -> Judge {
-    Judge::Test(Test { package: "broker-svc", target: &["--test", "journal"], name: name.to_owned() })
+    Judge::Test(Test { package: "broker-svc", target: &["--test", "journal"], name })
 }
 
 const UNPROVEN: &str = "faults::a_failed_sync_is_fatal_and_its_pages_are_written_again_by_the_next_opening";

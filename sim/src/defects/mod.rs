@@ -11,23 +11,29 @@ mod trial;
 use std::io::{self, Write};
 
 use oncelog_defects::Defect;
+use trial::Court;
 
 use crate::campaign::{now, say};
 
 /// Tries these defects out, or all of them, and prints a table; true: each was caught by everybody who has to.
 pub(crate) fn run(only: &[Defect]) -> anyhow::Result<bool> {
     let began = now();
-    trial::prepare()?;
+    let mut court = Court::open()?;
     say(HEAD);
     let mut missed = 0;
     for defect in Defect::ALL.iter().filter(|defect| only.is_empty() || only.contains(defect)) {
         let mut found = Vec::new();
         for judge in judges::of(*defect) {
-            found.push(match trial::hold(*defect, &judge)? {
-                Some(caught) => caught,
-                None => {
+            found.push(match court.hold(*defect, &judge) {
+                Ok(Some(caught)) => caught,
+                Ok(None) => {
                     missed += 1;
                     format!("**missed** by {judge}")
+                }
+                // The others may be right all the same.
+                Err(error) => {
+                    missed += 1;
+                    format!("**not judged** by {judge}: {error:#}")
                 }
             });
         }

@@ -1,7 +1,7 @@
 //! What stands while a history is judged: the log, and where each producer's batches are in it. Judged by itself as well: much of
 //! what is promised can be seen from the log alone.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, ops::Range};
 
 use super::outline::{Outline, Standing};
 use crate::{
@@ -45,7 +45,9 @@ impl<'a> Ground<'a> {
     fn read(&mut self, index: usize, report: &mut Report) {
         let partition = &self.log.partitions()[index];
         report.counts.in_log += partition.records().count() as u64;
-        report.unjudged.missing_offsets += partition.missing();
+        for hole in partition.holes() {
+            self.judge_hole(partition, &hole, report);
+        }
         if let Some(disorder) = partition.disorder() {
             report.accuse(Rule::I3, format!("{}: {disorder}", partition.name()), Vec::new());
         }
@@ -67,6 +69,17 @@ impl<'a> Ground<'a> {
             check_sequence(partition, stream, number, tag, report);
             stream.push(number);
         }
+    }
+
+    /// Offsets are given out for records alone: where none can be read there was one, and whoever wrote it was told "in the log".
+    fn judge_hole(&self, partition: &PartitionLog, hole: &Range<i64>, report: &mut Report) {
+        if self.log.is_damaged() {
+            report.unjudged.missing_offsets += hole.end.abs_diff(hole.start);
+            return;
+        }
+        let what = format!("{}: nothing can be read from offset {} to {}", partition.name(), hole.start, hole.end - 1);
+        let evidence = Evidence::Record { partition: partition.name().clone(), offset: hole.start };
+        report.accuse(Rule::I1, what, vec![evidence]);
     }
 
     /// Is the state what a fold of the log gives (I5)?

@@ -3,10 +3,11 @@
 //!
 //! | module | judges |
 //! |---|---|
-//! | `ground` | the log alone: I2, I3, I5, I6 |
-//! | `produces` | batches and the answers to them: I1, I2, I4, I5, I7 |
+//! | `ground` | the log alone: I1, I2, I3, I5, I6 |
+//! | `produces`, `claim` | batches and the answers to them: I1, I2, I4, I5, I7 |
 //! | `epochs` | producer ids, recoveries: I4, I5, I6, I7 |
-//! | `sends`, `order` | records of `Send`: I1, I2, I4; and their order |
+//! | `sends`, `accepted`, `named` | records of `Send`: I1, I2, I4 |
+//! | `order`, `streams` | and their order |
 //! | `sights` | what was read and described: I5, I7 |
 //! | `outline`, `known` | which topic a call spoke of; what was known when |
 //!
@@ -14,17 +15,22 @@
 //! life was told too much.
 //!
 //! What cannot be judged is counted ([`crate::report::Unjudged`]), never passed in silence. In memory, beside the log: some 100 bytes for
-//! each record that was sent by `Send` or is in the log, 5 for each batch in it, some 40 for each batch that was given a name, and
-//! what is known of each producer in each partition.
+//! each record that was sent by `Send` or is in the log, some 80 more for each record of a stream of which not everything was
+//! answered, and some 20 for each that was sent to a partition by its number; 12 for each batch in the log, some 40 for each that was
+//! given a name; and what is known of each producer in each partition.
 
+mod accepted;
+mod claim;
 mod epochs;
 mod ground;
 mod known;
+mod named;
 mod order;
 mod outline;
 mod produces;
 mod sends;
 mod sights;
+mod streams;
 
 use std::collections::{HashMap, HashSet};
 
@@ -68,6 +74,7 @@ pub fn judge(log: &Log, history: &(impl History + ?Sized)) -> Result<Report, His
         life: 0,
         disk_failed: None,
         alone: false,
+        once: false,
         topics: HashSet::new(),
         ground,
         report,
@@ -116,6 +123,7 @@ struct Judge<'a> {
     /// Line in which the disk of this life failed.
     disk_failed: Option<u64>,
     alone: bool,
+    once: bool,
     /// Topics that somebody wrote to in this history.
     topics: HashSet<String>,
 }
@@ -129,7 +137,7 @@ impl Judge<'_> {
                     let what = format!("a history begins once, in format {FORMAT}; this says format {}", began.format);
                     return Err(HistoryError::line(number, what));
                 }
-                self.alone = began.alone;
+                (self.alone, self.once) = (began.alone, began.once);
                 self.epochs = Epochs::new(began.expiration_ms);
             }
             Event::InitCalled(init) => {
@@ -207,11 +215,11 @@ impl Judge<'_> {
     fn end(mut self, history: &(impl History + ?Sized)) -> Result<Report, HistoryError> {
         for open in self.open.into_values() {
             if let Open::Send(send) = open {
-                self.report.counts.unknown += send.what.records.len() as u64;
+                self.sends.unanswered(&send.what, &mut self.report);
             }
         }
         let epochs = &self.epochs;
-        self.produces.end(&self.ground, |id| epochs.is_own(id), self.alone, &mut self.report);
+        self.produces.end(&self.ground, |id| epochs.is_own(id), self.alone, self.once, &mut self.report);
         for partition in self.ground.log.partitions() {
             let is_alone = self.alone && self.topics.contains(&partition.name().topic);
             for (offset, batch, digest) in partition.records() {

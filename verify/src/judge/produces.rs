@@ -4,26 +4,34 @@ use std::collections::HashMap;
 
 use super::{
     Call, Moment,
-    epochs::{Epochs, WINDOW_BATCHES},
+    claim::{Claim, is_same},
+    epochs::Epochs,
     ground::{Found, Ground, place},
     known::Known,
     outline::Standing,
 };
 use crate::{
     history::{Partition, Place, ProduceAnswer, ProduceCalled, Tag},
-    log::Batch,
     report::{Evidence, Report, Rule},
 };
 
 /// What was produced so far.
 #[derive(Debug, Default)]
 pub(super) struct Produces {
-    /// By partition and batch of the log: somebody asked for exactly this batch.
-    asked: Vec<Vec<bool>>,
+    /// By partition and batch of the log: who asked for exactly this batch.
+    asked: Vec<Vec<Asked>>,
     /// Where the records of a name are.
     names: HashMap<u64, (usize, u32)>,
     /// What was acknowledged of batches that are trimmed: the log cannot tell any more whether it changed (I4).
     trimmed: HashMap<(usize, Tag), (Place, u64)>,
+}
+
+/// How often a batch was asked for, and refused.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asked {
+    calls: u32,
+    /// Of those: certainly not appended by the call itself.
+    refused: u32,
 }
 
 /// A call, and what was known when it was made.
@@ -32,11 +40,13 @@ pub(super) struct Produced {
     pub(super) what: ProduceCalled,
     /// The next sequence that acknowledgements had told.
     known: i64,
+    /// The batch of the log that it asks for.
+    batch: Option<(usize, u32)>,
 }
 
 impl Produces {
     pub(super) fn new(ground: &Ground<'_>) -> Self {
-        let asked = ground.log.partitions().iter().map(|partition| vec![false; partition.batches().len()]).collect();
+        let asked = ground.log.partitions().iter().map(|partition| vec![Asked::default(); partition.batches().len()]).collect();
         Self { asked, ..Self::default() }
     }
 
@@ -50,12 +60,15 @@ impl Produces {
     ) -> Produced {
         report.counts.produced += 1;
         let index = ground.log.find(&what.partition);
-        let Some((tag, index)) = what.tag.zip(index) else { return Produced { what, known: 0 } };
+        let Some((tag, index)) = what.tag.zip(index) else { return Produced { what, known: 0, batch: None } };
+        let mut batch = None;
         if let Found::Batch(number) = ground.find(index, tag, what.record_count)
             && is_same(ground, index, number, what.checksum)
         {
+            batch = Some((index, number));
             let asked = &mut self.asked[index][number as usize];
-            report.counts.retried += u64::from(std::mem::replace(asked, true));
+            report.counts.retried += u64::from(asked.calls > 0);
+            asked.calls = asked.calls.saturating_add(1);
             if let Some(name) = what.batch
                 && let Some(other) = self.names.insert(name, (index, number)).filter(|other| *other != (index, number))
             {
@@ -70,7 +83,7 @@ impl Produces {
             }
         }
         let known = known.next(tag.producer, index);
-        Produced { what, known }
+        Produced { what, known, batch }
     }
 
     #[expect(clippy::too_many_arguments, reason = "each is a part of what is known")]
@@ -84,7 +97,7 @@ impl Produces {
         now: Moment,
         report: &mut Report,
     ) {
-        let Call { what: Produced { what: batch, known: known_when_called }, line: called, .. } = call;
+        let Call { what: Produced { what: batch, known: known_when_called, batch: in_log }, line: called, .. } = call;
         match answer {
             ProduceAnswer::Acknowledged { duplicate, .. } => {
                 report.counts.acknowledged += 1;
@@ -92,6 +105,10 @@ impl Produces {
             }
             ProduceAnswer::DuplicateBelowWindow => report.counts.duplicates_refused += 1,
             _ => {}
+        }
+        if let Some((index, number)) = in_log.filter(|_| is_refusal(answer)) {
+            let asked = &mut self.asked[index][number as usize];
+            asked.refused = asked.refused.saturating_add(1);
         }
         let standing = ground.standing(&batch.partition.topic, called, now.line);
         let claim = Claim { ground, batch: &batch, lines: [called, now.line], standing };
@@ -168,12 +185,12 @@ impl Produces {
                 }
             }
             _ => match batch.tag.map(|tag| claim.ground.find(index, tag, batch.record_count)) {
-                Some(Found::Batch(number)) => {
+                Some(Found::Batch(number)) if is_same(claim.ground, index, number, batch.checksum) => {
                     let what =
                         format!("{}: acknowledged at {place}, and in the log at {}", batch.partition, log.batch(number).place);
                     report.accuse(Rule::I4, what, evidence);
                 }
-                Some(Found::Absent) | None => {
+                Some(_) | None => {
                     report.counts.lost += count;
                     let what =
                         format!("{}: a batch of {count} records was acknowledged at {place}, and is not there", batch.partition);
@@ -183,88 +200,36 @@ impl Produces {
         }
     }
 
-    /// At the end, where nobody else wrote: batches that nobody asked for.
-    pub(super) fn end(&self, ground: &Ground<'_>, is_own: impl Fn(i64) -> bool, alone: bool, report: &mut Report) {
+    /// At the end. Where nobody else wrote: batches that nobody asked for. Where calls arrive once: batches of which every call was
+    /// told that it did not append them.
+    pub(super) fn end(&self, ground: &Ground<'_>, is_own: impl Fn(i64) -> bool, alone: bool, once: bool, report: &mut Report) {
         for (index, partition) in ground.log.partitions().iter().enumerate() {
             for (number, batch) in (0..).zip(partition.batches()) {
                 let own = batch.tag.is_some_and(|tag| is_own(tag.producer.id));
-                if alone && own && !self.asked[index][number as usize] {
+                let Asked { calls, refused } = self.asked[index][number as usize];
+                if alone && own && calls == 0 {
                     let what = format!("{}: a batch that nobody sent", partition.name());
                     report.accuse(Rule::I2, what, vec![place(partition, number)]);
+                }
+                if once && own && calls > 0 && calls == refused {
+                    let what = format!("{}: a batch is in the log, and all of its {calls} calls were refused", partition.name());
+                    report.accuse(Rule::I7, what, vec![place(partition, number)]);
                 }
             }
         }
     }
 }
 
-/// What an answer claims.
-struct Claim<'a> {
-    ground: &'a Ground<'a>,
-    batch: &'a ProduceCalled,
-    lines: [u64; 2],
-    standing: Standing,
-}
-
-impl Claim<'_> {
-    fn evidence(&self) -> Vec<Evidence> {
-        self.lines.map(Evidence::Line).into()
+/// Does the answer say that the call appended nothing?
+fn is_refusal(answer: ProduceAnswer) -> bool {
+    match answer {
+        ProduceAnswer::OutOfOrder { .. }
+        | ProduceAnswer::Fenced
+        | ProduceAnswer::UnknownProducer
+        | ProduceAnswer::Conflict
+        | ProduceAnswer::Refused => true,
+        ProduceAnswer::Acknowledged { .. } | ProduceAnswer::DuplicateBelowWindow | ProduceAnswer::Unknown => false,
     }
-
-    fn out_of_order(&self, expected: i64, known_when_called: i64, report: &mut Report) {
-        let next = format!("sequence {expected} is said to be next");
-        if expected < known_when_called && self.standing == Standing::Current {
-            let what = format!("{}: {next}, after {known_when_called} was known", self.batch.partition);
-            return report.accuse(Rule::I5, what, self.evidence());
-        }
-        self.reaches(expected, &next, report);
-    }
-
-    /// The log has to hold this producer's sequences below `end`: an answer was computed from them (I7).
-    fn reaches(&self, end: i64, said: &str, report: &mut Report) {
-        let Some(tag) = self.batch.tag.filter(|_| end > 0) else { return };
-        if self.standing != Standing::Current {
-            report.unjudged.deleted += 1;
-            return;
-        }
-        let index = self.ground.log.find(&self.batch.partition);
-        let next = index.and_then(|index| self.ground.next_sequence(tag.producer, index));
-        if next.is_none() && index.is_some_and(|index| self.ground.partition(index).is_trimmed()) {
-            report.unjudged.trimmed += 1;
-        } else if next.unwrap_or(0) < end {
-            let what = format!("{}: {said}, and the log ends before sequence {}", self.batch.partition, next.unwrap_or(0));
-            report.accuse(Rule::I7, what, self.evidence());
-        }
-    }
-
-    /// The last five batches are remembered, whatever happened since; a repetition of one of them is told its place (I4).
-    fn is_forgotten(&self, report: &mut Report) {
-        let Some((tag, index)) = self.batch.tag.zip(self.ground.log.find(&self.batch.partition)) else { return };
-        let remembered = self.ground.last_batches(tag.producer, index, WINDOW_BATCHES);
-        let is_this = |batch: &Batch| batch.tag == Some(tag) && batch.record_count == self.batch.record_count;
-        if self.standing == Standing::Current && remembered.iter().any(is_this) {
-            let what = format!("{}: the place of one of the last five batches is said to be forgotten", self.batch.partition);
-            report.accuse(Rule::I4, what, self.evidence());
-        }
-    }
-
-    /// A conflict is a lie if the log holds exactly this batch.
-    fn conflict(&self, report: &mut Report) {
-        let Some((tag, index)) = self.batch.tag.zip(self.ground.log.find(&self.batch.partition)) else { return };
-        if self.standing == Standing::Current
-            && let Found::Batch(number) = self.ground.find(index, tag, self.batch.record_count)
-            && self.ground.partition(index).batch(number).checksum == Some(self.batch.checksum)
-        {
-            let mut evidence = self.evidence();
-            evidence.push(place(self.ground.partition(index), number));
-            let what = format!("{}: a conflict with what is exactly the same", self.batch.partition);
-            report.accuse(Rule::I4, what, evidence);
-        }
-    }
-}
-
-/// Is this the batch's content, as far as can be told?
-fn is_same(ground: &Ground<'_>, index: usize, number: u32, checksum: u32) -> bool {
-    ground.partition(index).batch(number).checksum.is_none_or(|there| there == checksum)
 }
 
 impl std::fmt::Display for Place {

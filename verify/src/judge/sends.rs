@@ -1,13 +1,22 @@
 //! Judges `Send`: each record by what it is, because its caller knows nothing of tags.
 //!
 //! An accepted record stands where the answer says (I1, I4). A record is in the log at most as often as it was sent and not
-//! refused (I2).
+//! refused, and only in the partition that it was sent to, if one was named (I2). Without idempotence only the first is promised, and that
+//! the partition is the one that was named.
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Call, Moment, ground::Ground, order::Orders, outline::Standing};
+use super::{
+    Call, Moment,
+    accepted::{Accepted, find},
+    ground::Ground,
+    named::{self, Named},
+    order::Orders,
+    outline::Standing,
+    streams,
+};
 use crate::{
-    history::{Digest, Event, Partition, Place, SendCalled, SendOutcome},
+    history::{CallerId, Digest, Event, Partition, SendCalled, SendOutcome},
     history_file::{History, HistoryError},
     report::{Evidence, Report, Rule},
 };
@@ -18,10 +27,13 @@ pub(super) struct Sends {
     topics: HashMap<String, u32>,
     tallies: HashMap<Key, Tally>,
     orders: Orders,
+    named: Named,
+    /// Callers of streams of which not everything was answered, or not with certainty.
+    doubtful_streams: HashSet<CallerId>,
 }
 
 /// A record of a topic.
-type Key = u64;
+pub(super) type Key = u64;
 
 /// How often a record was sent, and is there.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,8 +45,15 @@ struct Tally {
     accepted: u32,
     /// Of those: not accused one by one.
     found: u32,
-    /// May be in the log: unknown, or doubtful, or not answered yet.
+    /// May be in the log: unknown, or doubtful, or not answered yet. [`ANY`]: without idempotence.
     possible: u32,
+}
+
+impl Tally {
+    /// One of those that may be in the log is not among them any more.
+    fn settle(&mut self) {
+        self.possible = if self.possible == ANY { ANY } else { self.possible - 1 };
+    }
 }
 
 impl Sends {
@@ -59,11 +78,15 @@ impl Sends {
         let topic = self.topic(&send.topic);
         report.counts.sent += send.records.len() as u64;
         for digest in &send.records {
-            let tally = self.tallies.entry(key(topic, *digest)).or_default();
+            let key = key(topic, *digest);
+            let tally = self.tallies.entry(key).or_default();
             tally.sent += 1;
-            tally.possible += 1;
+            tally.possible = if send.repeats { ANY } else { tally.possible.saturating_add(1) };
+            self.named.note(send.partition, key);
         }
-        self.orders.called(send.caller, now.line);
+        if !send.repeats {
+            self.orders.called(send.caller, now.line);
+        }
     }
 
     pub(super) fn answered(
@@ -79,6 +102,7 @@ impl Sends {
         let topic = self.topic(&send.topic);
         let mut records = send.records.iter().copied();
         let mut placed: Vec<(usize, i64)> = Vec::new();
+        let mut is_doubtful = false;
         for outcome in outcomes {
             let count = match *outcome {
                 SendOutcome::Accepted { .. } => 1,
@@ -89,13 +113,17 @@ impl Sends {
                 let digest = records.next().ok_or_else(too_many)?;
                 let tally = self.tallies.entry(key(topic, digest)).or_default();
                 match *outcome {
-                    SendOutcome::Unknown(_) => report.counts.unknown += 1,
+                    SendOutcome::Unknown(_) => {
+                        report.counts.unknown += 1;
+                        is_doubtful = true;
+                    }
                     SendOutcome::Refused(_) => {
-                        tally.possible -= 1;
+                        tally.settle();
                         report.counts.refused += 1;
                     }
                     SendOutcome::Accepted { partition, place } => {
                         report.counts.accepted += 1;
+                        named::check_answer(&send, partition, [called, now.line], report);
                         match standing {
                             Standing::Current => {}
                             Standing::Doubtful => {
@@ -103,12 +131,12 @@ impl Sends {
                                 continue;
                             }
                             Standing::Gone => {
-                                tally.possible -= 1;
+                                tally.settle();
                                 report.unjudged.deleted += 1;
                                 continue;
                             }
                         }
-                        tally.possible -= 1;
+                        tally.settle();
                         tally.accepted += 1;
                         let name = Partition { topic: send.topic.clone(), partition };
                         match find(ground, &name, place, digest, [called, now.line], report) {
@@ -119,7 +147,7 @@ impl Sends {
                             Accepted::Somewhere => tally.found += 1,
                             Accepted::Trimmed => {
                                 tally.accepted -= 1;
-                                tally.possible += 1;
+                                tally.possible = tally.possible.saturating_add(1);
                             }
                             Accepted::Missing => {}
                         }
@@ -127,29 +155,58 @@ impl Sends {
                 }
             }
         }
-        report.counts.unknown += records.count() as u64;
+        let untold = records.count();
+        report.counts.unknown += untold as u64;
+        if send.repeats {
+            return Ok(());
+        }
+        if send.streamed && (is_doubtful || untold > 0) {
+            self.doubtful_streams.insert(send.caller);
+        }
         self.orders.answered(ground, &send, called, &placed, now, report);
         Ok(())
     }
 
+    /// It was never answered.
+    pub(super) fn unanswered(&mut self, send: &SendCalled, report: &mut Report) {
+        report.counts.unknown += send.records.len() as u64;
+        if send.streamed && !send.repeats {
+            self.doubtful_streams.insert(send.caller);
+        }
+    }
+
+    /// How a record of a topic is known here; none: nobody wrote to the topic.
+    pub(super) fn key(&self, topic: &str, digest: Digest) -> Option<Key> {
+        self.topics.get(topic).map(|topic| key(*topic, digest))
+    }
+
+    /// A record that was sent once and is in the log once, and whether its caller was told so.
+    pub(super) fn only_one(&self, topic: &str, digest: Digest) -> Option<(Key, bool)> {
+        let key = self.key(topic, digest)?;
+        let tally = self.tallies.get(&key)?;
+        (tally.sent == 1 && tally.in_log == 1).then_some((key, tally.accepted > 0))
+    }
+
     /// Was a record of this topic sent by anybody?
     pub(super) fn knows(&self, topic: &str, digest: Digest) -> bool {
-        let tally = self.topics.get(topic).and_then(|topic| self.tallies.get(&key(*topic, digest)));
+        let tally = self.key(topic, digest).and_then(|key| self.tallies.get(&key));
         tally.is_some_and(|tally| tally.sent > 0)
     }
 
-    /// At the end: what is in the log too often, or not often enough.
+    /// At the end: what is in the log too often, or not often enough, or in the wrong order.
     pub(super) fn end(
         self,
         ground: &Ground<'_>,
         history: &(impl History + ?Sized),
         report: &mut Report,
     ) -> Result<(), HistoryError> {
+        streams::judge(&self, &self.doubtful_streams, ground, history, report)?;
+        self.named.check_log(&self, ground, report);
         let mut suspects: Vec<(Key, Tally)> = Vec::new();
         for (key, tally) in &self.tallies {
             let Tally { in_log, sent, accepted, found, possible } = *tally;
             report.counts.unknown_in_log += u64::from(in_log.saturating_sub(accepted).min(possible));
-            let most = accepted + possible;
+            let most = accepted.saturating_add(possible);
             if sent > 0 && in_log > most {
                 report.counts.duplicated += u64::from(in_log - most);
                 suspects.push((*key, *tally));
@@ -163,7 +220,7 @@ impl Sends {
         for (key, tally) in suspects {
             let Tally { in_log, sent, accepted, possible, .. } = tally;
             let evidence = evidence.get(&key).cloned().unwrap_or_default();
-            let most = accepted + possible;
+            let most = accepted.saturating_add(possible);
             if in_log < most {
                 let what = format!("a record was acknowledged {accepted} times and is in the log {in_log} times");
                 report.accuse(Rule::I1, what, evidence);
@@ -222,61 +279,12 @@ impl Sends {
     }
 }
 
-/// Where an accepted record is.
-enum Accepted {
-    There(usize),
-    /// The answer did not say where.
-    Somewhere,
-    Trimmed,
-    Missing,
-}
-
-fn find(ground: &Ground<'_>, name: &Partition, place: Place, digest: Digest, lines: [u64; 2], report: &mut Report) -> Accepted {
-    let mut evidence: Vec<_> = lines.map(Evidence::Line).into();
-    if place.offset < 0 {
-        return Accepted::Somewhere;
-    }
-    let Some(index) = ground.log.find(name) else {
-        report.counts.lost += 1;
-        report.accuse(
-            Rule::I1,
-            format!("{name} is not there; a record was acknowledged at its offset {}", place.offset),
-            evidence,
-        );
-        return Accepted::Missing;
-    };
-    let partition = ground.partition(index);
-    if place.offset < partition.log_start() {
-        report.unjudged.trimmed += 1;
-        return Accepted::Trimmed;
-    }
-    evidence.push(Evidence::Record { partition: name.clone(), offset: place.offset });
-    match partition.at(place.offset) {
-        Some((batch, there)) if there == digest => {
-            let time = partition.batch(batch).place.append_time;
-            if time != place.append_time {
-                let what = format!(
-                    "{name} offset {}: the time acknowledged is {}, in the log it is {time}",
-                    place.offset, place.append_time
-                );
-                report.accuse(Rule::I4, what, evidence);
-            }
-            Accepted::There(index)
-        }
-        there => {
-            report.counts.lost += 1;
-            let instead = if there.is_some() { "another record is there" } else { "there is none" };
-            let what = format!("{name} offset {}: a record was acknowledged there, and {instead}", place.offset);
-            report.accuse(Rule::I1, what, evidence);
-            Accepted::Missing
-        }
-    }
-}
-
 /// Mixes the topic in: the same record in two topics is two records.
 fn key(topic: u32, digest: Digest) -> Key {
     digest.0 ^ u64::from(topic).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
+/// Any number of records.
+const ANY: u32 = u32::MAX;
 /// Records whose lines and offsets are looked for.
 const EXPLAINED: usize = 100;

@@ -39,9 +39,14 @@ pub(super) fn judge(ground: &Ground<'_>, known: &Known, look: Look, sight: &Sigh
                 }
             }
         }
-        Sight::Ends { log_end, .. } => {
+        Sight::Ends { log_start, log_end, .. } => {
             if *log_end > partition.log_end() {
                 let what = format!("{name} was seen to end at {log_end}; it ends at {}", partition.log_end());
+                report.accuse(Rule::I7, what, lines());
+            }
+            // A trim is told when its entry is durable, and is never undone.
+            if *log_start > partition.log_start() {
+                let what = format!("{name} was seen to start at {log_start}; it starts at {}", partition.log_start());
                 report.accuse(Rule::I7, what, lines());
             }
         }
