@@ -50,6 +50,13 @@ pub(crate) struct Asked {
     caller: Caller,
 }
 
+#[cfg(test)]
+impl Asked {
+    pub(crate) fn answer(self, answer: Answer) {
+        let _ = self.caller.tell.send(Told::Answer(answer));
+    }
+}
+
 /// Who asked. As long as the answer is not told, the request's memory is accounted for.
 pub(crate) struct Caller {
     tell: oneshot::Sender<Told>,

@@ -218,7 +218,7 @@ impl Reading {
         batch: &StoredBatch,
     ) -> Result<impl Iterator<Item = (Offset, Result<v1::Record, RecordSetError>)> + use<>, Fault> {
         let packed = packed(batch).ok_or_else(|| self.broken(batch))?;
-        let records = unpacking(&self.workers, u64::from(packed.uncompressed_bytes()), move || packed.read()).await?;
+        let (records, ()) = unpacking(&self.workers, u64::from(packed.uncompressed_bytes()), (), move || packed.read()).await?;
         let (base, count) = (batch.append.base_offset, batch.append.count.get().unsigned_abs() as usize);
         let skipped = usize::try_from(self.next.get() - base.get()).unwrap_or(0);
         // `skip` right behind the records: those it passes over are not decoded.
