@@ -74,8 +74,8 @@ pub struct Config {
     #[arg(long, env = "ONCELOG_BROKER_MAX_REQUEST_BYTES", default_value_t = 8 << 20, value_parser = range(64 << 10, 64 << 20), value_name = "BYTES")]
     pub max_request_bytes: usize,
 
-    /// Memory for requests that are being worked on, all together, in bytes, and as much again for those on their way in, where a
-    /// submessage counts 256 bytes at least. More are refused with RESOURCE_EXHAUSTED.
+    /// Memory for requests that are being worked on, all together, in bytes, where a batch counts 1,024 bytes at least; and as much
+    /// again for those on their way in, where a submessage counts 256 bytes at least. More are refused with RESOURCE_EXHAUSTED.
     #[arg(long, env = "ONCELOG_BROKER_QUEUED_MAX_REQUEST_BYTES", default_value_t = 256 << 20, value_parser = range(1 << 20, 1 << 40), value_name = "BYTES")]
     pub queued_max_request_bytes: usize,
 

@@ -9,7 +9,8 @@ use std::{
     time::Duration,
 };
 
-use oncelog_proto::{ErrorCode, Fault};
+use bytes::Bytes;
+use oncelog_proto::{ErrorCode, Fault, v1};
 use tokio::{
     sync::{
         OwnedSemaphorePermit, Semaphore,
@@ -22,9 +23,9 @@ use tokio::{
 use crate::{
     clocks::Clocks,
     committer::{Committed, ToCommit},
-    entry::PartitionId,
-    pipeline::{Answer, Counts, Output, Pipeline, Request},
-    state::Ends,
+    entry::{Entry, PartitionId},
+    pipeline::{Answer, BatchOutcome, Counts, Output, Pipeline, Request},
+    state::{Arrival, Ends},
 };
 
 /// A partition as its readers follow it.
@@ -79,11 +80,20 @@ impl Handle {
         (Self { requests, memory, max_bytes }, asked)
     }
 
-    /// Accounts for the memory of a request of `bytes`.
+    /// Accounts for the memory of a request that keeps `bytes`.
     ///
     /// # Errors
-    /// `RESOURCE_EXHAUSTED`: too much is being worked on. Nothing of the request has been looked at.
+    /// `RESOURCE_EXHAUSTED`: too much is being worked on; `MESSAGE_TOO_LARGE`: it would never fit. Nothing of the request has been
+    /// looked at.
     pub(crate) fn reserve(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Fault> {
+        if bytes.div_ceil(MEMORY_UNIT) > self.max_bytes.div_ceil(MEMORY_UNIT) {
+            let most = self.max_bytes;
+            let message = format!(
+                "the request keeps {bytes} bytes while it is worked on, {BATCH_BYTES} for each batch at least; \
+                 --queued-max-request-bytes is {most}: send fewer batches in a call, or raise it"
+            );
+            return Err(Fault::new(ErrorCode::MessageTooLarge, message).with("queued_max_request_bytes", most));
+        }
         let units = u32::try_from(bytes.div_ceil(MEMORY_UNIT)).unwrap_or(u32::MAX);
         Arc::clone(&self.memory).try_acquire_many_owned(units).map_err(|_| {
             let most = self.max_bytes;
@@ -289,6 +299,21 @@ const REQUESTS_PER_TURN: usize = 256;
 const BATCHES_PER_TURN: usize = 2_000;
 /// Between two looks for partitions that nobody follows any more.
 const CHORES_PAUSE: Duration = Duration::from_secs(1);
+/// What a batch keeps while its request is worked on, in bytes, beside its data or if it has none: itself on its way through the broker,
+/// its entry, its outcome, its place in the answer, and what allocations round up.
+pub(crate) const BATCH_BYTES: usize = 1 << 10;
+const _: () = assert!(
+    size_of::<v1::Batch>()
+        + size_of::<Result<Arrival, Fault>>()
+        + size_of::<Entry>()
+        + size_of::<Bytes>()
+        + size_of::<Option<BatchOutcome>>()
+        + size_of::<v1::BatchResult>()
+        + FAULT_TEXT_BYTES
+        <= BATCH_BYTES
+);
+/// The message of a refusal with its values, about: it stands in the outcome.
+const FAULT_TEXT_BYTES: usize = 320;
 /// What memory is counted in, in bytes: so that a semaphore can count gigabytes.
 const MEMORY_UNIT: usize = 1 << 10;
 

@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     journal::Reader,
-    owner::{Awaited, Handle, Told},
+    owner::{Awaited, BATCH_BYTES, Handle, Told},
     pipeline::{Answer, Request as Ask},
     state::PartitionDescription,
     wire::{parse, reply},
@@ -87,7 +87,7 @@ impl BrokerRpc {
     async fn hand_over(&self, request: v1::ProduceRequest, arrived: impl Send + 'static) -> Result<Awaited, Fault> {
         let owner = &self.open()?.owner;
         // Before the work of parsing: what is refused for want of memory should cost little.
-        let memory = owner.reserve(request.encoded_len())?;
+        let memory = owner.reserve(kept_bytes(&request))?;
         let (ask, (memory, _arrived)) = self.parse(request, (memory, arrived)).await?;
         owner.hand_over(ask, memory).await
     }
@@ -202,6 +202,11 @@ async fn turn(turns: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Fault> {
     Arc::clone(turns).acquire_owned().await.map_err(|_| mismatch())
 }
 
+/// What a call keeps until it is answered. Ten thousand tiny batches are a short message and megabytes of entries and outcomes.
+fn kept_bytes(request: &v1::ProduceRequest) -> usize {
+    request.encoded_len().max(request.batches.len() * BATCH_BYTES)
+}
+
 /// Large calls that are unpacked at a time: each takes as much memory as its largest batch, up to 64 MiB.
 const LARGE_CALLS: usize = 4;
 /// Descriptions of topics that read files at a time, each for up to some 30,000 partitions.
@@ -242,6 +247,11 @@ mod tests {
         let packed = v1::PackedRecords { record_count: 1, uncompressed_bytes, data: vec![0; 2].into(), ..Default::default() };
         let batch = v1::Batch { topic: "t".to_owned(), packed: Some(packed), ..Default::default() };
         v1::ProduceRequest { batches: vec![batch], ..Default::default() }
+    }
+
+    fn tiny_batches(count: usize) -> v1::ProduceRequest {
+        let batch = v1::Batch { topic: "t".to_owned(), records: vec![v1::Record::default()], ..Default::default() };
+        v1::ProduceRequest { batches: vec![batch; count], ..Default::default() }
     }
 
     /// Runs with one thread for what blocks, which is busy until it is told to go on: what is handed to it has not begun.
@@ -299,5 +309,19 @@ mod tests {
             let all = u32::try_from(DESCRIPTIONS).expect("few");
             drop(rpc.descriptions.acquire_many(all).await.expect("open"));
         });
+    }
+
+    #[tokio::test]
+    async fn a_call_of_tiny_batches_is_accounted_with_what_it_keeps_and_not_with_its_bytes() {
+        let (rpc, mut requests) = service(4 * BATCH_BYTES);
+        drop(rpc.hand_over(tiny_batches(4), ()).await.expect("as many as there is room for"));
+        let fault = rpc.hand_over(tiny_batches(1), ()).await.expect_err("one more");
+        assert_eq!(fault.code(), ErrorCode::ResourceExhausted);
+        drop(requests.recv().await);
+        // It would be refused for ever, and is told so.
+        let fault = rpc.hand_over(tiny_batches(5), ()).await.expect_err("more than there ever is room for");
+        assert_eq!(fault.code(), ErrorCode::MessageTooLarge);
+        assert!(fault.message().contains("5120 bytes") && fault.message().contains("is 4096"), "{fault}");
+        drop(rpc.hand_over(tiny_batches(4), ()).await.expect("the first is done"));
     }
 }
