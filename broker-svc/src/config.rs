@@ -90,7 +90,9 @@ pub struct Config {
     )]
     pub max_connections: usize,
 
-    /// Most Fetch streams at a time, from 1; a further one is refused with RESOURCE_EXHAUSTED.
+    /// Most Fetch streams at a time, from 1; a further one is refused with RESOURCE_EXHAUSTED. Each takes at most five times 1 MiB and
+    /// the largest batch. All together take at most 256 MiB for batches that are large when they are unpacked, and 256 MiB for records
+    /// above 1 MiB that their callers have not taken yet.
     #[arg(long, env = "ONCELOG_BROKER_MAX_FETCHES", default_value_t = 1_000, value_parser = range(1, MAX_COUNT), value_name = "N")]
     pub max_fetches: usize,
 

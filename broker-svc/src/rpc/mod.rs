@@ -39,6 +39,8 @@ pub(crate) struct BrokerRpc {
     max_message_bytes: usize,
     fetches: Arc<Semaphore>,
     max_fetches: usize,
+    /// What all Fetch streams share.
+    room: fetch::Room,
     /// Calls that are large when unpacked take turns.
     large_calls: Arc<Semaphore>,
     /// So do descriptions of topics: each reads files.
@@ -55,8 +57,9 @@ impl BrokerRpc {
         draining: watch::Receiver<bool>,
     ) -> Self {
         let turns = |at_a_time| Arc::new(Semaphore::new(at_a_time));
-        let (fetches, large_calls, descriptions) = (turns(max_fetches), turns(LARGE_CALLS), turns(DESCRIPTIONS));
-        Self { open, workers, max_message_bytes, fetches, max_fetches, large_calls, descriptions, draining }
+        let (fetches, room) = (turns(max_fetches), fetch::Room::default());
+        let (large_calls, descriptions) = (turns(LARGE_CALLS), turns(DESCRIPTIONS));
+        Self { open, workers, max_message_bytes, fetches, max_fetches, room, large_calls, descriptions, draining }
     }
 
     fn open(&self) -> Result<&Open, Fault> {
@@ -104,7 +107,7 @@ impl BrokerRpc {
 
 #[tonic::async_trait]
 impl BrokerService for BrokerRpc {
-    type FetchStream = fetch::FetchStream;
+    type FetchStream = fetch::Responses;
 
     async fn init_producer_id(
         &self,
@@ -139,8 +142,9 @@ impl BrokerService for BrokerRpc {
             let message = format!("{most} Fetch streams are open; --max-fetches is {most}: end one, or raise it");
             Fault::new(ErrorCode::ResourceExhausted, message).with("max_fetches", most)
         })?;
-        let (reader, workers) = (reader.clone(), self.workers.clone());
-        Ok(Response::new(fetch::open(request.into_inner(), owner, reader, workers, place, self.draining.clone()).await?))
+        let (reader, workers, room, draining) = (reader.clone(), self.workers.clone(), self.room.clone(), self.draining.clone());
+        let serving = fetch::Serving { reader, workers, room, draining };
+        Ok(Response::new(fetch::open(request.into_inner(), owner, serving, place).await?))
     }
 
     async fn create_topic(&self, request: Request<v1::CreateTopicRequest>) -> Result<Response<v1::CreateTopicResponse>, Status> {
