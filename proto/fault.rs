@@ -92,9 +92,11 @@ impl Fault {
         }
     }
 
-    /// As the status of a call, with `ErrorInfo` and, where it helps, `RetryInfo`.
+    /// As the status of a call, with `ErrorInfo` and, where it helps, `RetryInfo`. Message and details together have at most 4 KiB:
+    /// what is longer is cut, or a peer that limits its headers would refuse them and never hear why.
     pub fn to_status(&self) -> Status {
-        let metadata = self.metadata.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
+        let message = cut(&self.message, MAX_MESSAGE_BYTES);
+        let metadata = self.metadata.iter().map(|(key, value)| ((*key).to_owned(), cut(value, MAX_VALUE_BYTES).into_owned()));
         let mut details = ErrorDetails::with_error_info(
             self.code.reason(),
             ERROR_DOMAIN,
@@ -103,7 +105,7 @@ impl Fault {
         if let Some(delay) = self.retry_after {
             details.set_retry_info(Some(delay));
         }
-        Status::with_error_details(self.code.grpc_code(), self.message.clone(), details)
+        Status::with_error_details(self.code.grpc_code(), message, details)
     }
 }
 
@@ -211,9 +213,59 @@ impl ErrorCode {
     }
 }
 
+/// A caller's text as a message repeats it: no more than its first 64 characters, with an ellipsis for the rest.
+pub fn excerpt(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(EXCERPT_CHARS) {
+        None => Cow::Borrowed(text),
+        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
+    }
+}
+
+/// At most so many bytes of it, the ellipsis that stands for the rest included.
+fn cut(text: &str, most: usize) -> Cow<'_, str> {
+    if text.len() <= most {
+        return Cow::Borrowed(text);
+    }
+    let end = (0..=most - '…'.len_utf8()).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    Cow::Owned(format!("{}…", &text[..end]))
+}
+
+const EXCERPT_CHARS: usize = 64;
+/// The message travels twice: by itself, where a byte may take three, and in the details.
+const MAX_MESSAGE_BYTES: usize = 1 << 10;
+/// A topic name and more. A fault has few values.
+const MAX_VALUE_BYTES: usize = 256;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_excerpt_has_64_characters_and_says_that_there_was_more() {
+        let whole = "ä".repeat(64);
+        assert_eq!(excerpt(&whole), whole);
+        assert_eq!(excerpt(&format!("{whole}b")), format!("{whole}…"));
+    }
+
+    #[test]
+    fn a_status_has_4_kib_at_most_and_a_shorter_one_is_whole() {
+        let with = |len: usize| {
+            let long = "ä".repeat(len / 2);
+            let fault = Fault::new(ErrorCode::OffsetOutOfRange, long.clone()).retry_after(Duration::from_secs(1));
+            fault.with("offset", &long).with("log_start_offset", &long).with("log_end_offset", &long).to_status()
+        };
+        let value = |status: &Status| status.get_error_details().error_info().expect("always there").metadata["offset"].clone();
+        let whole = with(MAX_VALUE_BYTES);
+        assert_eq!((whole.message().len(), value(&whole).len()), (MAX_VALUE_BYTES, MAX_VALUE_BYTES));
+        assert_eq!(with(MAX_MESSAGE_BYTES).message().len(), MAX_MESSAGE_BYTES);
+        let status = with(1 << 20);
+        assert!(status.message().ends_with('…') && value(&status).ends_with('…'));
+        assert!(status.message().len() + status.details().len() <= 4 << 10, "{}", status.details().len());
+        // As it travels, escaped and in base64: below the 8 KiB that the strictest peers take.
+        let headers: usize =
+            status.into_http::<()>().headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+        assert!(headers <= 8 << 10, "{headers}");
+    }
 
     #[test]
     fn reasons_are_kafkas_names() {

@@ -75,8 +75,8 @@ pub struct Config {
     #[arg(long, env = "ONCELOG_BROKER_MAX_REQUEST_BYTES", default_value_t = 8 << 20, value_parser = range(64 << 10, 64 << 20), value_name = "BYTES")]
     pub max_request_bytes: usize,
 
-    /// Memory for requests that are being worked on, all together, in bytes, and as much again for those on their way in, where a
-    /// submessage counts 256 bytes at least. More are refused with RESOURCE_EXHAUSTED.
+    /// Memory for requests that are being worked on, all together, in bytes, where a batch counts 1,024 bytes at least; and as much
+    /// again for those on their way in, where a submessage counts 256 bytes at least. More are refused with RESOURCE_EXHAUSTED.
     #[arg(long, env = "ONCELOG_BROKER_QUEUED_MAX_REQUEST_BYTES", default_value_t = 256 << 20, value_parser = range(1 << 20, 1 << 40), value_name = "BYTES")]
     pub queued_max_request_bytes: usize,
 
@@ -91,7 +91,9 @@ pub struct Config {
     )]
     pub max_connections: usize,
 
-    /// Most Fetch streams at a time, from 1; a further one is refused with RESOURCE_EXHAUSTED.
+    /// Most Fetch streams at a time, from 1; a further one is refused with RESOURCE_EXHAUSTED. Each takes at most five times 1 MiB and
+    /// the largest batch. All together take at most 256 MiB for batches that are large when they are unpacked, and 256 MiB for records
+    /// above 1 MiB that their callers have not taken yet.
     #[arg(long, env = "ONCELOG_BROKER_MAX_FETCHES", default_value_t = 1_000, value_parser = range(1, MAX_COUNT), value_name = "N")]
     pub max_fetches: usize,
 

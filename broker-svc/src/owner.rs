@@ -9,7 +9,8 @@ use std::{
     time::Duration,
 };
 
-use oncelog_proto::{ErrorCode, Fault};
+use bytes::Bytes;
+use oncelog_proto::{ErrorCode, Fault, v1};
 use tokio::{
     sync::{
         OwnedSemaphorePermit, Semaphore,
@@ -22,9 +23,9 @@ use tokio::{
 use crate::{
     clocks::Clocks,
     committer::{Committed, ToCommit},
-    entry::PartitionId,
-    pipeline::{Answer, Counts, Output, Pipeline, Request},
-    state::Ends,
+    entry::{Entry, PartitionId},
+    pipeline::{Answer, BatchOutcome, Counts, Output, Pipeline, Request},
+    state::{Arrival, Ends},
 };
 
 /// A partition as its readers follow it.
@@ -50,6 +51,13 @@ pub(crate) struct Asked {
     caller: Caller,
 }
 
+#[cfg(test)]
+impl Asked {
+    pub(crate) fn answer(self, answer: Answer) {
+        let _ = self.caller.tell.send(Told::Answer(answer));
+    }
+}
+
 /// Who asked. As long as the answer is not told, the request's memory is accounted for.
 pub(crate) struct Caller {
     tell: oneshot::Sender<Told>,
@@ -72,11 +80,20 @@ impl Handle {
         (Self { requests, memory, max_bytes }, asked)
     }
 
-    /// Accounts for the memory of a request of `bytes`.
+    /// Accounts for the memory of a request that keeps `bytes`.
     ///
     /// # Errors
-    /// `RESOURCE_EXHAUSTED`: too much is being worked on. Nothing of the request has been looked at.
+    /// `RESOURCE_EXHAUSTED`: too much is being worked on; `MESSAGE_TOO_LARGE`: it would never fit. Nothing of the request has been
+    /// looked at.
     pub(crate) fn reserve(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Fault> {
+        if bytes.div_ceil(MEMORY_UNIT) > self.max_bytes.div_ceil(MEMORY_UNIT) {
+            let most = self.max_bytes;
+            let message = format!(
+                "the request keeps {bytes} bytes while it is worked on, {BATCH_BYTES} for each batch at least; \
+                 --queued-max-request-bytes is {most}: send fewer batches in a call, or raise it"
+            );
+            return Err(Fault::new(ErrorCode::MessageTooLarge, message).with("queued_max_request_bytes", most));
+        }
         let units = u32::try_from(bytes.div_ceil(MEMORY_UNIT)).unwrap_or(u32::MAX);
         Arc::clone(&self.memory).try_acquire_many_owned(units).map_err(|_| {
             let most = self.max_bytes;
@@ -156,7 +173,7 @@ impl Owner {
         let (mut is_open, mut is_stopping) = (true, false);
         self.pass_on(&mut tails);
         let mut next_chores = self.clocks.now().monotonic;
-        while is_open || !self.pipeline.is_idle() {
+        while is_open || !asked.is_empty() || !self.pipeline.is_idle() {
             let wakeup = self.clocks.instant(self.pipeline.next_wakeup().min(next_chores));
             tokio::select! {
                 biased;
@@ -178,14 +195,14 @@ impl Owner {
                     is_stopping = true;
                     self.requests.close();
                 }
-                count = self.requests.recv_many(&mut asked, REQUESTS_PER_TURN), if is_open => {
-                    is_open = count > 0;
-                    let now = self.clocks.now();
-                    for Asked { request, caller } in asked.drain(..) {
-                        self.pipeline.on_request(caller, request, now);
-                    }
-                }
+                // What an earlier turn left over comes first, and waits for nothing.
+                () = std::future::ready(()), if !asked.is_empty() => {}
+                count = self.requests.recv_many(&mut asked, REQUESTS_PER_TURN), if is_open => is_open = count > 0,
                 () = sleep_until(wakeup) => {}
+            }
+            let now = self.clocks.now();
+            for Asked { request, caller } in asked.drain(..one_turn(&asked)) {
+                self.pipeline.on_request(caller, request, now);
             }
             // In every turn: a flood of requests must not keep early batches waiting, or idle producers alive.
             let now = self.clocks.now();
@@ -234,6 +251,22 @@ impl Owner {
     }
 }
 
+/// How many requests a turn takes, from the first on: it ends with the one that reaches [`BATCHES_PER_TURN`]. A request may have ten
+/// thousand batches, and until the turn is over no group leaves for the disk, no answer is told, and no early batch stops waiting.
+fn one_turn(asked: &[Asked]) -> usize {
+    let batches = |asked: &Asked| match &asked.request {
+        Request::Produce { batches, .. } => batches.len(),
+        _ => 1,
+    };
+    let mut before = 0;
+    let fits = |asked: &&Asked| {
+        let fits = before < BATCHES_PER_TURN;
+        before += batches(asked);
+        fits
+    };
+    asked.iter().take_while(fits).count()
+}
+
 /// Waits until it is true, or until nobody can say so any more.
 async fn turned(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
@@ -262,7 +295,109 @@ impl Tails {
 /// Requests that may wait for the owner's turn; their bytes are bounded apart from that.
 const QUEUED_REQUESTS: usize = 1_024;
 const REQUESTS_PER_TURN: usize = 256;
+/// About as many as are judged in a millisecond or two.
+const BATCHES_PER_TURN: usize = 2_000;
 /// Between two looks for partitions that nobody follows any more.
 const CHORES_PAUSE: Duration = Duration::from_secs(1);
+/// What a batch keeps while its request is worked on, in bytes, beside its data or if it has none: itself on its way through the broker,
+/// its entry, its outcome, its place in the answer, and what allocations round up.
+pub(crate) const BATCH_BYTES: usize = 1 << 10;
+const _: () = assert!(
+    size_of::<v1::Batch>()
+        + size_of::<Result<Arrival, Fault>>()
+        + size_of::<Entry>()
+        + size_of::<Bytes>()
+        + size_of::<Option<BatchOutcome>>()
+        + size_of::<v1::BatchResult>()
+        + FAULT_TEXT_BYTES
+        <= BATCH_BYTES
+);
+/// The message of a refusal with its values, about: it stands in the outcome.
+const FAULT_TEXT_BYTES: usize = 320;
 /// What memory is counted in, in bytes: so that a semaphore can count gigabytes.
 const MEMORY_UNIT: usize = 1 << 10;
+
+#[cfg(test)]
+mod tests {
+    use oncelog_edge::machine::WallClock;
+    use oncelog_proto::topic::PartitionCount;
+
+    use super::*;
+    use crate::{
+        journal,
+        pipeline::{self, Acks},
+        state::{Limits, State},
+    };
+
+    /// A call whose batches are all refused, each by its own fault.
+    fn refused(batches: usize) -> Request {
+        let refused = Fault::new(ErrorCode::InvalidRecord, "it cannot be read");
+        Request::Produce { acks: Acks::All, batches: vec![Err(refused); batches] }
+    }
+
+    fn asked(request: Request) -> Asked {
+        let memory = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("one");
+        Asked { request, caller: Caller { tell: oneshot::channel().0, _memory: memory } }
+    }
+
+    #[test]
+    fn a_turn_ends_after_a_bounded_number_of_batches() {
+        let all = |requests: Vec<Request>| one_turn(&requests.into_iter().map(asked).collect::<Vec<_>>());
+        assert_eq!(all(Vec::new()), 0);
+        assert_eq!(all(vec![refused(BATCHES_PER_TURN - 1), refused(1), refused(1)]), 2);
+        assert_eq!(all(vec![refused(BATCHES_PER_TURN), refused(1)]), 1);
+        // However many it has, the first is taken.
+        assert_eq!(all(vec![refused(5 * BATCHES_PER_TURN), refused(1)]), 1);
+        // What has no batches counts as one.
+        let small = || Request::DescribeTopics { topics: Vec::new(), create: false, after: None };
+        assert_eq!(all((0..=BATCHES_PER_TURN).map(|_| small()).collect()), BATCHES_PER_TURN);
+    }
+
+    #[tokio::test]
+    async fn what_a_turn_leaves_over_is_answered_in_the_next_ones_and_before_a_stop() {
+        let clocks = Clocks::start(WallClock::system());
+        let pipeline = Pipeline::open(options(), State::default(), None, clocks.now());
+        let (handle, requests) = Handle::new(1 << 30);
+        let (to_commit, mut groups) = mpsc::channel::<ToCommit>(1);
+        let (tell_committed, committed) = mpsc::channel(16);
+        let (vitals, _) = watch::channel(Vitals::default());
+        let (_failed, has_failed) = watch::channel(false);
+        let (tell_stop, stop) = watch::channel(false);
+        let mut answers = Vec::new();
+        for _ in 0..20 {
+            answers.push(handle.hand_over(refused(BATCHES_PER_TURN / 2), handle.reserve(1).expect("room")).await.expect("taken"));
+        }
+        tell_stop.send_replace(true);
+        let owner = Owner { pipeline, clocks, requests, to_commit, committed, vitals, has_failed, stop };
+        let owner = tokio::spawn(owner.run());
+        tokio::spawn(async move {
+            while groups.recv().await.is_some() {
+                let _ = tell_committed.send(Committed::Synced { room: u64::MAX }).await;
+            }
+        });
+        for answer in answers {
+            let Told::Answer(Answer::Produced(outcomes)) = answer.await.expect("answered") else { panic!("of another kind") };
+            assert_eq!(outcomes.len(), BATCHES_PER_TURN / 2);
+        }
+        owner.await.expect("it ends by itself");
+    }
+
+    fn options() -> pipeline::Options {
+        pipeline::Options {
+            limits: Limits {
+                max_message_bytes: 1 << 20,
+                auto_create_topics: true,
+                default_partitions: PartitionCount::ONE,
+                max_partitions: 1,
+                max_producers: 1,
+                max_windows: 1,
+                producer_id_expiration: Duration::from_secs(1),
+            },
+            hold: Duration::ZERO,
+            hold_bytes: 0,
+            group_limit: journal::Options { segment_bytes: 1 << 20, ..journal::Options::new(0) }.group_limit(),
+            incarnation: 0,
+            accept_clock_jump: false,
+        }
+    }
+}

@@ -13,6 +13,9 @@
 //!
 //! A message that does not arrive in time ends its call, or silent callers could hold the budget; who has sent nothing at all holds
 //! a place among the calls, and has as long.
+//!
+//! Answers that are streams are limited by whoever makes them. What is served beside the contract has no limits of its own: a watch of
+//! health takes one short message and may then be open for days. So such a call holds its place until its answer ends.
 
 use std::{
     future::Future,
@@ -41,7 +44,8 @@ pub struct Limits {
     /// Bytes of messages, from the size of the largest: each counts its bytes, or [`SUBMESSAGE_BYTES`] for each submessage in it
     /// if that is more.
     pub bytes: u64,
-    /// Calls that are not answered yet, or whose caller still sends; from 1.
+    /// Calls that are not answered yet, or whose caller still sends; those that are not of the contract until their answer ends;
+    /// from 1.
     pub calls: u64,
     /// Time from the first byte of a message to its last.
     pub message_time: Duration,
@@ -130,8 +134,8 @@ where
         };
         let answer = self.inner.call(request.map(|body| Body::new(arriving(body))));
         Box::pin(async move {
-            let _place = place;
-            answer.await
+            let answer = answer.await?;
+            Ok(if call.is_some() { answer } else { answer.map(|body| Body::new(Leaving { body, _place: place })) })
         })
     }
 }
@@ -330,6 +334,29 @@ impl http_body::Body for Arriving {
     }
 }
 
+/// The body of an answer that holds its call's place.
+struct Leaving {
+    body: Body,
+    _place: Arc<Place>,
+}
+
+impl http_body::Body for Leaving {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        http_body::Body::poll_frame(Pin::new(&mut self.body), cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        http_body::Body::is_end_stream(&self.body)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        http_body::Body::size_hint(&self.body)
+    }
+}
+
 /// What a call takes beside its messages, in bytes: its headers, and what the transport and the service remember of it.
 pub const CALL_BYTES: u64 = 4 << 10;
 const LEAST_CALLS: u64 = 1_024;
@@ -349,6 +376,7 @@ mod tests {
 
     const UNARY: &str = "/oncelog.v1.ProducerService/Send";
     const STREAM: &str = "/oncelog.v1.ProducerService/SendStream";
+    const WATCH: &str = "/grpc.health.v1.Health/Watch";
 
     /// An intake, and what comes through it.
     struct Edge {
@@ -521,6 +549,29 @@ mod tests {
         assert_refused(&status, Code::ResourceExhausted, "RESOURCE_EXHAUSTED");
         drop(first);
         edge.call(UNARY, Vec::new()).await.expect("a place again");
+    }
+
+    #[tokio::test]
+    async fn watches_of_health_are_limited_like_other_streams() {
+        let edge = Edge::new(1_000, 2);
+        // The request is taken over whole, and the answer never ends.
+        let open = async || {
+            let endless = || Body::new(axum::body::Body::from_stream(tokio_stream::pending::<Result<Bytes, Infallible>>()));
+            let service = service_fn(move |_: Request<Body>| std::future::ready(Ok::<_, Infallible>(Response::new(endless()))));
+            let request = Request::post(WATCH).body(Body::empty()).expect("a request");
+            let Ok(answer) = edge.layer.layer(service).oneshot(request).await;
+            Status::from_header_map(answer.headers()).map_or(Ok(answer), Err)
+        };
+        let first = open().await.expect("a place");
+        let _second = open().await.expect("a place");
+        let status = open().await.expect_err("two are open");
+        assert_refused(&status, Code::ResourceExhausted, "RESOURCE_EXHAUSTED");
+        drop(first);
+        open().await.expect("a place again");
+        // An answer that is no stream holds nothing once it is told.
+        for _ in 0..3 {
+            edge.call(WATCH, Vec::new()).await.expect("a place");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -268,5 +268,32 @@ async fn millions_of_empty_records_in_a_few_kilobytes_are_read_in_bounded_memory
     assert_eq!(offsets(&records(last)), [end - 2, end - 1]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_readers_of_a_batch_that_unpacks_to_64_mib_share_a_bounded_memory() {
+    const READERS: usize = 20;
+    let (broker, mut client) = start().await;
+    let zeros = vec![record(vec![0; (1 << 20) - 1024]); 64];
+    produce(&mut client, untagged(vec![packed("t", 0, pack(&zeros, Compression::Zstd))])).await;
+    let mut readers = Vec::new();
+    for _ in 0..READERS {
+        // On one connection they would share its window.
+        readers.push(broker.client().fetch(from(0)).await.expect("there").into_inner());
+    }
+    // Each takes one response, and the broker goes on with it as far as it does for one who does not read.
+    for reader in &mut readers {
+        assert_eq!(offsets(&next(reader).await.expect("open").expect("records").records), [0]);
+    }
+    // Who comes after them is served.
+    let last = lone_broker::fetch(&mut client, FetchRequest { max_records: Some(1), ..from(63) }).await.expect("there");
+    assert_eq!(offsets(&records(last)), [63]);
+    let peak = broker.peak_memory().expect("Linux says");
+    assert!(peak < READERS as u64 * (64 << 20) / 2, "the broker took {} MiB", peak >> 20);
+    let slowest = readers.first_mut().expect("there");
+    for offset in 1..64 {
+        assert_eq!(offsets(&next(slowest).await.expect("open").expect("records").records), [offset]);
+    }
+    assert_eq!(next(slowest).await.expect("no error"), None);
+}
+
 const ALL: [Compression; 4] = [Compression::None, Compression::Snappy, Compression::Lz4, Compression::Zstd];
 const PATIENCE: Duration = Duration::from_secs(30);

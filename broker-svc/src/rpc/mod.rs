@@ -1,6 +1,7 @@
 //! The broker's calls: parse, ask the owner, tell.
 
 mod fetch;
+mod paid_work;
 mod produce_stream;
 
 use std::sync::{Arc, OnceLock};
@@ -9,13 +10,14 @@ use oncelog_proto::{
     ErrorCode, Fault,
     v1::{self, broker_service_server::BrokerService},
 };
+use paid_work::{UNPACKED_AT_ONCE, beside, unpacking};
 use prost::Message;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     journal::Reader,
-    owner::{Awaited, Handle, Told},
+    owner::{Awaited, BATCH_BYTES, Handle, Told},
     pipeline::{Answer, Request as Ask},
     state::PartitionDescription,
     wire::{parse, reply},
@@ -37,8 +39,12 @@ pub(crate) struct BrokerRpc {
     max_message_bytes: usize,
     fetches: Arc<Semaphore>,
     max_fetches: usize,
+    /// What all Fetch streams share.
+    room: fetch::Room,
     /// Calls that are large when unpacked take turns.
     large_calls: Arc<Semaphore>,
+    /// So do descriptions of topics: each reads files.
+    descriptions: Arc<Semaphore>,
     draining: watch::Receiver<bool>,
 }
 
@@ -50,8 +56,10 @@ impl BrokerRpc {
         max_fetches: usize,
         draining: watch::Receiver<bool>,
     ) -> Self {
-        let (fetches, large_calls) = (Arc::new(Semaphore::new(max_fetches)), Arc::new(Semaphore::new(LARGE_CALLS)));
-        Self { open, workers, max_message_bytes, fetches, max_fetches, large_calls, draining }
+        let turns = |at_a_time| Arc::new(Semaphore::new(at_a_time));
+        let (fetches, room) = (turns(max_fetches), fetch::Room::default());
+        let (large_calls, descriptions) = (turns(LARGE_CALLS), turns(DESCRIPTIONS));
+        Self { open, workers, max_message_bytes, fetches, max_fetches, room, large_calls, descriptions, draining }
     }
 
     fn open(&self) -> Result<&Open, Fault> {
@@ -63,22 +71,27 @@ impl BrokerRpc {
         })
     }
 
-    async fn parse(&self, request: v1::ProduceRequest) -> Result<Ask, Fault> {
+    /// Parses a call, and gives back what it is paid with.
+    async fn parse<P: Send + 'static>(&self, request: v1::ProduceRequest, paid: P) -> Result<(Ask, P), Fault> {
         let max_message_bytes = self.max_message_bytes;
         let bytes = parse::unpacked_bytes(&request, max_message_bytes);
-        let _turn = match bytes {
+        let turn = match bytes {
             0..=UNPACKED_AT_ONCE => None,
-            _ => Some(self.large_calls.acquire().await.map_err(|_| mismatch())?),
+            _ => Some(turn(&self.large_calls).await?),
         };
-        unpacking(&self.workers, bytes, move || parse::produce(request, max_message_bytes)).await?
+        // The turn is the last to come back: whoever has the next one finds the memory free.
+        let work = move || parse::produce(request, max_message_bytes);
+        let (ask, (paid, _turn)) = unpacking(&self.workers, bytes, (paid, turn), work).await?;
+        Ok((ask?, paid))
     }
 
-    /// Hands a call of `Produce` over to the owner.
-    async fn hand_over(&self, request: v1::ProduceRequest) -> Result<Awaited, Fault> {
+    /// Hands a call of `Produce` over to the owner. The memory of what was decoded was paid for on its way in, with `arrived`; once
+    /// the owner has the call, it has its own account.
+    async fn hand_over(&self, request: v1::ProduceRequest, arrived: impl Send + 'static) -> Result<Awaited, Fault> {
         let owner = &self.open()?.owner;
         // Before the work of parsing: what is refused for want of memory should cost little.
-        let memory = owner.reserve(request.encoded_len())?;
-        let ask = self.parse(request).await?;
+        let memory = owner.reserve(kept_bytes(&request))?;
+        let (ask, (memory, _arrived)) = self.parse(request, (memory, arrived)).await?;
         owner.hand_over(ask, memory).await
     }
 
@@ -94,7 +107,7 @@ impl BrokerRpc {
 
 #[tonic::async_trait]
 impl BrokerService for BrokerRpc {
-    type FetchStream = fetch::FetchStream;
+    type FetchStream = fetch::Responses;
 
     async fn init_producer_id(
         &self,
@@ -109,10 +122,7 @@ impl BrokerService for BrokerRpc {
 
     async fn produce(&self, request: Request<v1::ProduceRequest>) -> Result<Response<v1::ProduceResponse>, Status> {
         let (_, arrived, request) = request.into_parts();
-        let handed_over = self.hand_over(request).await?;
-        // The memory of what was decoded was paid for on its way in; the owner has its own account.
-        drop(arrived);
-        let told = handed_over.await?;
+        let told = self.hand_over(request, arrived).await?.await?;
         Ok(Response::new(produced(told)?))
     }
 
@@ -132,8 +142,9 @@ impl BrokerService for BrokerRpc {
             let message = format!("{most} Fetch streams are open; --max-fetches is {most}: end one, or raise it");
             Fault::new(ErrorCode::ResourceExhausted, message).with("max_fetches", most)
         })?;
-        let (reader, workers) = (reader.clone(), self.workers.clone());
-        Ok(Response::new(fetch::open(request.into_inner(), owner, reader, workers, place, self.draining.clone()).await?))
+        let (reader, workers, room, draining) = (reader.clone(), self.workers.clone(), self.room.clone(), self.draining.clone());
+        let serving = fetch::Serving { reader, workers, room, draining };
+        Ok(Response::new(fetch::open(request.into_inner(), owner, serving, place).await?))
     }
 
     async fn create_topic(&self, request: Request<v1::CreateTopicRequest>) -> Result<Response<v1::CreateTopicResponse>, Status> {
@@ -157,11 +168,13 @@ impl BrokerService for BrokerRpc {
     ) -> Result<Response<v1::DescribeTopicsResponse>, Status> {
         let ask = parse::describe_topics(request.get_ref())?;
         let bytes = request.get_ref().encoded_len().max(SMALL_REQUEST_BYTES);
+        // Before it is asked: an answer lists thousands of partitions, and would wait for its turn in memory.
+        let turn = turn(&self.descriptions).await?;
         let Answer::Topics(page) = self.ask(ask, bytes).await? else { return Err(mismatch().into()) };
         let reader = self.open()?.reader.clone();
         let oldest = move |partition: &PartitionDescription| reader.oldest_append_time(partition.id, partition.ends.start);
-        let told = self.workers.call(move || reply::topics(&page, &oldest)).await;
-        Ok(Response::new(told.map_err(|_| mismatch())?))
+        let (told, _turn) = beside(&self.workers, turn, move || reply::topics(&page, &oldest)).await?;
+        Ok(Response::new(told))
     }
 
     async fn describe_producers(
@@ -189,21 +202,130 @@ fn mismatch() -> Fault {
     Fault::new(ErrorCode::Unspecified, "the answer is not of the kind that was asked for; this is a defect of the broker")
 }
 
-/// Does work that unpacks so many bytes: little of it here and now, much of it where it keeps nobody else waiting.
-async fn unpacking<T: Send + 'static>(
-    workers: &Workers,
-    bytes: u64,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Fault> {
-    if bytes <= UNPACKED_AT_ONCE {
-        return Ok(work());
-    }
-    workers.call(work).await.map_err(|_| mismatch())
+async fn turn(turns: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Fault> {
+    Arc::clone(turns).acquire_owned().await.map_err(|_| mismatch())
 }
 
-/// About a millisecond's worth.
-const UNPACKED_AT_ONCE: u64 = 2 << 20;
+/// What a call keeps until it is answered. Ten thousand tiny batches are a short message and megabytes of entries and outcomes.
+fn kept_bytes(request: &v1::ProduceRequest) -> usize {
+    request.encoded_len().max(request.batches.len() * BATCH_BYTES)
+}
+
 /// Large calls that are unpacked at a time: each takes as much memory as its largest batch, up to 64 MiB.
 const LARGE_CALLS: usize = 4;
+/// Descriptions of topics that read files at a time, each for up to some 30,000 partitions.
+const DESCRIPTIONS: usize = 4;
 /// What a request of a few names is accounted with.
 const SMALL_REQUEST_BYTES: usize = 1 << 10;
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, pin::pin, sync::mpsc as blocking, task::Poll};
+
+    use tokio::{
+        runtime,
+        sync::mpsc::{self, error::TryRecvError},
+        task::spawn_blocking,
+    };
+
+    use super::*;
+    use crate::{
+        journal::{self, sim_disk::SimDisk},
+        owner::Asked,
+        state::{State, TopicPage},
+    };
+
+    /// A service that has so many bytes for requests; nobody answers.
+    fn service(queued_bytes: usize) -> (BrokerRpc, mpsc::Receiver<Asked>) {
+        let options = journal::Options { segment_bytes: 1 << 20, spares: 0, ballast_bytes: 0, ..journal::Options::new(1) };
+        let opened = journal::open(Arc::new(SimDisk::new()), options, &mut State::default(), &mut |_| {});
+        let (owner, requests) = Handle::new(queued_bytes);
+        let open = OnceLock::from(Open { owner, reader: opened.expect("an empty disk").0.reader() });
+        let draining = watch::channel(false).1;
+        (BrokerRpc::new(Arc::new(open), Workers::Threads, 1 << 20, 1, draining), requests)
+    }
+
+    /// A call that says it is large when it is unpacked.
+    fn large_call() -> v1::ProduceRequest {
+        let uncompressed_bytes = i32::try_from(UNPACKED_AT_ONCE).expect("small") + 1;
+        let packed = v1::PackedRecords { record_count: 1, uncompressed_bytes, data: vec![0; 2].into(), ..Default::default() };
+        let batch = v1::Batch { topic: "t".to_owned(), packed: Some(packed), ..Default::default() };
+        v1::ProduceRequest { batches: vec![batch], ..Default::default() }
+    }
+
+    fn tiny_batches(count: usize) -> v1::ProduceRequest {
+        let batch = v1::Batch { topic: "t".to_owned(), records: vec![v1::Record::default()], ..Default::default() };
+        v1::ProduceRequest { batches: vec![batch; count], ..Default::default() }
+    }
+
+    /// Runs with one thread for what blocks, which is busy until it is told to go on: what is handed to it has not begun.
+    fn with_a_busy_worker<F: Future<Output = ()>>(test: impl FnOnce(blocking::Sender<()>) -> F) {
+        let runtime = runtime::Builder::new_current_thread().max_blocking_threads(1).build().expect("a runtime");
+        runtime.block_on(async {
+            let (go_on, busy) = blocking::channel();
+            let busy = spawn_blocking(move || busy.recv());
+            test(go_on).await;
+            busy.await.expect("no panic").expect("it was told");
+        });
+    }
+
+    /// Makes a call as far as it gets by itself, and gives it up there.
+    async fn give_up(call: impl Future) {
+        let mut call = pin!(call);
+        let is_pending = poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx).is_pending())).await;
+        assert!(is_pending, "it was answered");
+    }
+
+    #[test]
+    fn a_large_call_that_is_given_up_keeps_its_turn_until_it_is_unpacked() {
+        with_a_busy_worker(async |go_on| {
+            let (rpc, mut requests) = service(1 << 20);
+            let share = Arc::new(());
+            let mut request = Request::new(large_call());
+            request.extensions_mut().insert(Arc::clone(&share));
+            give_up(rpc.produce(request)).await;
+            assert_eq!(rpc.large_calls.available_permits(), LARGE_CALLS - 1, "its turn");
+            assert_eq!(Arc::strong_count(&share), 2, "what it paid for its way in");
+            let owner = &rpc.open().expect("open").owner;
+            owner.reserve(1 << 20).expect_err("its memory is taken");
+            go_on.send(()).expect("busy");
+            let all = u32::try_from(LARGE_CALLS).expect("few");
+            drop(rpc.large_calls.acquire_many(all).await.expect("open"));
+            assert_eq!(Arc::strong_count(&share), 1);
+            drop(owner.reserve(1 << 20).expect("its memory came back"));
+            assert_eq!(requests.try_recv().map(drop), Err(TryRecvError::Empty), "nobody wants it done");
+        });
+    }
+
+    #[test]
+    fn a_description_that_is_given_up_keeps_its_turn_until_its_files_are_read() {
+        with_a_busy_worker(async |go_on| {
+            let (rpc, mut requests) = service(1 << 20);
+            let mut call = rpc.describe_topics(Request::new(v1::DescribeTopicsRequest::default()));
+            tokio::select! {
+                biased;
+                _ = &mut call => panic!("nobody answered"),
+                asked = requests.recv() => asked.expect("it asks").answer(Answer::Topics(TopicPage::default())),
+            }
+            give_up(call).await;
+            assert_eq!(rpc.descriptions.available_permits(), DESCRIPTIONS - 1);
+            go_on.send(()).expect("busy");
+            let all = u32::try_from(DESCRIPTIONS).expect("few");
+            drop(rpc.descriptions.acquire_many(all).await.expect("open"));
+        });
+    }
+
+    #[tokio::test]
+    async fn a_call_of_tiny_batches_is_accounted_with_what_it_keeps_and_not_with_its_bytes() {
+        let (rpc, mut requests) = service(4 * BATCH_BYTES);
+        drop(rpc.hand_over(tiny_batches(4), ()).await.expect("as many as there is room for"));
+        let fault = rpc.hand_over(tiny_batches(1), ()).await.expect_err("one more");
+        assert_eq!(fault.code(), ErrorCode::ResourceExhausted);
+        drop(requests.recv().await);
+        // It would be refused for ever, and is told so.
+        let fault = rpc.hand_over(tiny_batches(5), ()).await.expect_err("more than there ever is room for");
+        assert_eq!(fault.code(), ErrorCode::MessageTooLarge);
+        assert!(fault.message().contains("5120 bytes") && fault.message().contains("is 4096"), "{fault}");
+        drop(rpc.hand_over(tiny_batches(4), ()).await.expect("the first is done"));
+    }
+}

@@ -66,7 +66,8 @@ async fn hand_over_all(
         };
         let next = match request {
             Ok(Some(request)) => {
-                let handed_over = rpc.hand_over(request.produce.unwrap_or_default()).await;
+                // Its way in was paid for until the next request is read; this task goes on also if its caller does not.
+                let handed_over = rpc.hand_over(request.produce.unwrap_or_default(), ()).await;
                 Ok(Answer { handed_over, _place: place })
             }
             Ok(None) => return,

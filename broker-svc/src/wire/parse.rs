@@ -5,8 +5,8 @@
 use std::collections::HashSet;
 
 use oncelog_proto::{
-    Epoch, ErrorCode, Fault, PackedBatch, ProducerId, Sequence, Tag, TopicName, TopicPartition, packed::MAX_UNCOMPRESSED_BYTES,
-    topic::PartitionCount, v1,
+    Epoch, ErrorCode, Fault, PackedBatch, ProducerId, Sequence, Tag, TopicName, TopicPartition, fault::excerpt,
+    packed::MAX_UNCOMPRESSED_BYTES, topic::PartitionCount, v1,
 };
 use sha2::{Digest, Sha256};
 
@@ -49,7 +49,7 @@ pub fn produce(request: v1::ProduceRequest, max_message_bytes: usize) -> Result<
     if producer.is_some() {
         let mut seen = HashSet::with_capacity(count);
         if let Some(twice) = request.batches.iter().find(|batch| !seen.insert((&batch.topic, batch.partition))) {
-            let (topic, partition) = (&twice.topic, twice.partition);
+            let (topic, partition) = (excerpt(&twice.topic), twice.partition);
             let advice = "send at most one tagged batch for each partition in a call";
             return Err(invalid(format!("the call has two batches for {topic}/{partition}; {advice}")));
         }
@@ -189,7 +189,7 @@ pub fn describe_topics(request: &v1::DescribeTopicsRequest) -> Result<Request, F
     // A name that is repeated would make the answer any number of times as large as all that there is.
     let mut seen = HashSet::with_capacity(count);
     if let Some(twice) = request.topics.iter().find(|topic| !seen.insert(topic.as_str())) {
-        return Err(invalid(format!("the call names topic {twice:?} twice; name it once")));
+        return Err(invalid(format!("the call names topic {:?} twice; name it once", excerpt(twice))));
     }
     let topics = request.topics.iter().map(|topic| TopicName::parse(topic)).collect::<Result<_, _>>()?;
     let after = match request.page_token.as_str() {
@@ -223,7 +223,7 @@ pub fn describe_producers(request: &v1::DescribeProducersRequest) -> Result<Requ
 }
 
 fn foreign_page_token(token: &str) -> Fault {
-    invalid(format!("page_token {token:?} is none that this broker gave; start without one"))
+    invalid(format!("page_token {:?} is none that this broker gave; start without one", excerpt(token)))
 }
 
 /// The fault of a malformed request.
@@ -266,5 +266,41 @@ mod tests {
         assert!(call(names(MAX_TOPICS + 1)).is_err());
         let fault = call(vec!["a".to_owned(), "a".to_owned()]).expect_err("twice");
         assert!(fault.message().contains("topic \"a\" twice"), "{fault}");
+    }
+
+    #[test]
+    fn a_long_page_token_is_refused_with_a_status_that_fits_its_headers() {
+        // What takes most when it is quoted.
+        let long = "\u{10ffff}".repeat(1 << 20);
+        let page_token = long.clone();
+        let recovery = v1::InitProducerIdRequest {
+            producer_id: Some(1),
+            producer_epoch: Some(0),
+            recovery_token: "token".to_owned(),
+            page_token: long.clone(),
+        };
+        let twice = v1::Batch { topic: long.clone(), ..batch(0, 1) };
+        let twice = v1::ProduceRequest { producer_id: Some(1), batches: vec![twice.clone(), twice], ..Default::default() };
+        let refused = [
+            describe_topics(&v1::DescribeTopicsRequest { page_token, ..Default::default() }).map(drop),
+            describe_topics(&v1::DescribeTopicsRequest { topics: vec![long.clone(), long.clone()], ..Default::default() })
+                .map(drop),
+            describe_producers(&v1::DescribeProducersRequest { page_token: long, ..Default::default() }).map(drop),
+            init_producer(&recovery).map(drop),
+            produce(twice, 1 << 20).map(drop),
+        ];
+        for fault in refused.map(|refused| refused.expect_err("it is none of ours")) {
+            assert_eq!(fault.code(), ErrorCode::InvalidRequest);
+            assert!(fault.message().len() < 1 << 10 && fault.message().contains('…'), "{} bytes", fault.message().len());
+            // The advice stands behind what is repeated, and is still there.
+            assert!(
+                ["start without one", "name it once", "in a call"]
+                    .iter()
+                    .any(|advice| fault.to_status().message().ends_with(advice))
+            );
+            let headers = fault.to_status().into_http::<()>();
+            let bytes: usize = headers.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+            assert!(bytes <= 8 << 10, "{bytes}");
+        }
     }
 }
