@@ -48,6 +48,7 @@ const MUST_HAPPEN: &[&str] = &[
     "call: lost",
     "client: recovered",
     "client: took over an id",
+    "disk: torn writes",
     "disk: unsynced names lost",
     "disk: unsynced pages lost",
     "init: refused",
