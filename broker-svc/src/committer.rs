@@ -234,7 +234,7 @@ mod tests {
         to_commit.send(ToCommit { group, tell_written: false }).await.expect("there is room for one");
         drop(to_commit);
         let (committed, _told) = mpsc::channel(16);
-        let (release, mut released) = mpsc::channel(1);
+        let (release, mut released) = mpsc::channel(16);
         let (stats, _) = watch::channel(journal.stats());
         let (workers, retention) = (Workers::Threads, Retention::default());
         if fails {

@@ -90,8 +90,8 @@ pub(super) fn of(defect: Defect) -> Vec<Judge> {
         D::GapIsAppended => vec![Seeds(20), Scenario("retries"), pipeline("i3_a_gap_is_never_appended")],
         D::OlderEpochIsAccepted => vec![Seeds(60), Scenario("strangers"), pipeline("i6_nothing_of_a_fenced_epoch_gets_in")],
 
-        D::AnswersBeforeSync => vec![Scenario("crashes")],
-        D::FailedWriteIsPassedOver => vec![Seeds(100), journal("faults::a_failed_write_is_fatal_and_stays_so")],
+        D::AnswersBeforeSync => vec![Seeds(200), Scenario("crashes")],
+        D::FailedWriteIsPassedOver => vec![Seeds(400), journal("faults::a_failed_write_is_fatal_and_stays_so")],
         D::FailedSyncIsTriedAgain => vec![Seeds(100), journal(UNPROVEN)],
         D::WindowForgetsAtRestart => vec![pipeline("i5_a_restart_forgets_none_of_the_last_five_batches")],
         D::SnapshotAheadOfLog => vec![
