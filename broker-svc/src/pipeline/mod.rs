@@ -310,8 +310,9 @@ impl<R> Pipeline<R> {
 
     fn release(&mut self, leaving: Leaving<R>) {
         let Leaving { on_written, on_synced, ends, gone, .. } = leaving;
-        self.outputs.extend(on_written.into_iter().chain(on_synced).map(|(reply, answer)| Output::Answer(reply, answer)));
+        // The ends first: who has heard that a record is in the log finds it there.
         self.outputs.extend(BTreeMap::into_iter(ends).map(|(partition, ends)| Output::Moved(partition, ends)));
+        self.outputs.extend(on_written.into_iter().chain(on_synced).map(|(reply, answer)| Output::Answer(reply, answer)));
         self.outputs.extend(gone.into_iter().map(Output::Gone));
     }
 }
