@@ -90,9 +90,16 @@ impl BrokerHost {
         };
         self.chronicle.deed("the broker is ready");
         let mut metered = Metered::default();
+        let mut is_disk_noted = false;
+        let mut has_failed_log = self.disk.has_failed_log();
         loop {
             tokio::select! {
                 biased;
+                // What the broker makes of it is another matter: it is judged by when the disk failed (I8).
+                _ = has_failed_log.wait_for(|failed| *failed), if !is_disk_noted => {
+                    is_disk_noted = true;
+                    self.chronicle.note(Event::DiskFailed);
+                }
                 () = sleep(METER_EVERY) => metered.read(&broker.metrics(), &self.chronicle),
                 // The process does not end in the same instant: what is still answered until then is judged (I8).
                 error = broker.failed() => return self.ended(&error, faults_before).await,

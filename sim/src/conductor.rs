@@ -121,6 +121,13 @@ impl Conductor {
         self.plan(sim.elapsed() + Duration::from_millis(100), Remedy::StartBroker);
     }
 
+    /// What of the planned did come true at the disk.
+    pub(crate) fn tell_failures(&self) {
+        for (why, many) in self.broker.disk.failures() {
+            self.chronicle.add(format!("disk: {why:?}"), many);
+        }
+    }
+
     fn look_after_broker(&mut self, sim: &mut Sim<'_>, now: Duration) {
         match self.broker.stands() {
             _ if self.is_down => {}
@@ -255,12 +262,13 @@ impl Conductor {
             Mishap::SyncError => disk.fail(Operation::Sync, self.dice.within(0..=6)),
             Mishap::NameError => {
                 let operation = *self.dice.pick(&[Operation::SyncDir, Operation::Name]);
-                disk.fail(operation, self.dice.within(0..=2));
+                disk.fail(operation, self.dice.within(0..=1));
             }
             Mishap::FullDisk => {
-                let room = *self.dice.pick(&[0, 4_096, 300_000, 1_500_000]);
+                let room = *self.dice.pick(&[0, 0, 4_096, 300_000]);
                 disk.set_capacity(Some(disk.used() + room));
-                let pause = self.dice.millis(200..=6_000);
+                // Space is asked for once in a segment.
+                let pause = self.dice.millis(500..=15_000);
                 self.plan(now + pause, Remedy::Room);
             }
             Mishap::SlowDisk => {

@@ -122,6 +122,7 @@ impl World<'_> {
         let log = self.take_census("last-census")?;
         self.compare(&before, &log);
         self.judge(&log);
+        self.conductor.tell_failures();
         Ok(())
     }
 

@@ -27,8 +27,8 @@ fn nothing_is_lost_and_nothing_is_twice_whatever_fails() {
     }
 }
 
-/// Two minutes of one core, with and without optimisation.
-const SEEDS: u64 = if cfg!(debug_assertions) { 150 } else { 600 };
+/// Some minutes of one core, with and without optimisation.
+const SEEDS: u64 = if cfg!(debug_assertions) { 300 } else { 1_200 };
 const MUST_HAPPEN: &[&str] = &[
     "batch: appended",
     "batch: duplicate",
@@ -48,6 +48,12 @@ const MUST_HAPPEN: &[&str] = &[
     "call: lost",
     "client: recovered",
     "client: took over an id",
+    "disk: Full",
+    "disk: Planned(Name)",
+    "disk: Planned(Sync)",
+    "disk: Planned(SyncDir)",
+    "disk: Planned(Write)",
+    "disk: Stopped",
     "disk: torn writes",
     "disk: unsynced names lost",
     "disk: unsynced pages lost",

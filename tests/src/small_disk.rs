@@ -3,6 +3,7 @@
 
 use std::{
     ffi::OsStr,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -40,7 +41,7 @@ impl SmallDisk {
         run("mount", ["-t", "tmpfs", "-o", &format!("size={memory}"), "tmpfs"], &[&disk.memory()])?;
         std::fs::File::create(disk.image())?.set_len(bytes)?;
         // Its own tables are written now, and not when the memory has run out.
-        let options = ["-q", "-F", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard"];
+        let options = ["-q", "-F", "-b", "4096", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard"];
         run("mkfs.ext4", options, &[&disk.image()])?;
         disk.mount()?;
         Ok(disk)
@@ -61,8 +62,14 @@ impl SmallDisk {
         self.mount()
     }
 
+    /// The device is asked for a page at a time. A loop device that finds room for a part of a request says that it has done all of
+    /// it: the file system would be told that a sync succeeded that did not. A page is there or it is not.
     fn mount(&self) -> anyhow::Result<()> {
-        run("mount", ["-t", "ext4", "-o", "loop"], &[&self.image(), &self.path()])
+        run("mount", ["-t", "ext4", "-o", "loop"], &[&self.image(), &self.path()])?;
+        let device = std::fs::metadata(self.path())?.dev();
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        let largest = format!("/sys/dev/block/{major}:{minor}/queue/max_sectors_kb");
+        std::fs::write(&largest, "4").with_context(|| format!("{largest} cannot be set"))
     }
 
     fn memory(&self) -> PathBuf {

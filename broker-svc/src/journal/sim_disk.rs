@@ -15,8 +15,11 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::watch;
+
 use super::{
     disk::{Disk, DiskFile, FileSystem, LockGuard},
+    names::FileName,
     random::Random,
     sim_content::{NameChange, SimContent},
 };
@@ -33,6 +36,17 @@ pub enum Operation {
     SyncDir,
     /// A change of names.
     Name,
+}
+
+/// Why an operation failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Failure {
+    /// [`SimDisk::fail`] had planned it.
+    Planned(Operation),
+    /// The machine had stopped before it: [`SimDisk::stop_after`].
+    Stopped,
+    /// There was no room: [`SimDisk::set_capacity`].
+    Full,
 }
 
 /// What a power loss took.
@@ -111,7 +125,18 @@ impl SimDisk {
 
     /// How many operations failed by [`Self::fail`] or [`Self::stop_after`] so far.
     pub fn faults(&self) -> u64 {
-        self.state().faults
+        self.failures().iter().filter(|(why, _)| **why != Failure::Full).map(|(_, many)| many).sum()
+    }
+
+    /// How many operations failed so far, and why.
+    pub fn failures(&self) -> BTreeMap<Failure, u64> {
+        self.state().failures.clone()
+    }
+
+    /// True from the moment in which a segment could not be written or synced, to the next restart: whoever writes the journal has
+    /// to end, and must not acknowledge anything before that.
+    pub fn has_failed_log(&self) -> watch::Receiver<bool> {
+        self.state().has_failed_log.subscribe()
     }
 
     /// From now on the disk takes its time; none: it takes none.
@@ -195,6 +220,7 @@ impl SimDisk {
     pub fn fork(&self) -> Self {
         let mut state = self.state().clone();
         state.locked = false;
+        state.has_failed_log = watch::Sender::default();
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -364,6 +390,7 @@ impl DiskFile for SimFile {
                 }
                 Err(_) => {}
             }
+            state.note_log(id, &judged);
             judged
         })
     }
@@ -383,6 +410,7 @@ impl DiskFile for SimFile {
                 // The machine stopped in the middle: some of it made it, as the power loss will say.
                 Err(_) => {}
             }
+            state.note_log(id, &judged);
             judged
         })
     }
@@ -432,7 +460,8 @@ struct State {
     changes: u64,
     stop_after: Option<u64>,
     fault: Option<(Operation, u64)>,
-    faults: u64,
+    failures: BTreeMap<Failure, u64>,
+    has_failed_log: watch::Sender<bool>,
     pace: Option<(Random, Pace)>,
     time: Duration,
     /// Files whose sync has begun, and whose time nobody has taken yet: all by the one task that has its turn.
@@ -455,6 +484,18 @@ impl State {
         self.time = Duration::ZERO;
         self.begun.clear();
         self.syncing.clear();
+        self.has_failed_log.send_replace(false);
+    }
+
+    fn note_log(&self, id: u64, judged: &io::Result<()>) {
+        let is_segment = |name: &String| matches!(FileName::parse(name), Some(FileName::Segment(_)));
+        if judged.is_err() && self.names.iter().any(|(name, file)| *file == id && is_segment(name)) {
+            self.has_failed_log.send_replace(true);
+        }
+    }
+
+    fn failed(&mut self, why: Failure) {
+        *self.failures.entry(why).or_default() += 1;
     }
 
     /// A sync is over. A file has one writer, who wrote nothing meanwhile. The file may be gone.
@@ -476,7 +517,7 @@ impl State {
         self.finish_begun();
         if let Some(left) = &mut self.stop_after {
             if *left == 0 {
-                self.faults += 1;
+                self.failed(Failure::Stopped);
                 return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the machine has stopped"));
             }
             *left -= 1;
@@ -486,7 +527,7 @@ impl State {
         {
             if *nth == 0 {
                 self.fault = None;
-                self.faults += 1;
+                self.failed(Failure::Planned(operation));
                 return Err(io::Error::other("planned fault"));
             }
             *nth -= 1;
@@ -507,6 +548,7 @@ impl State {
     fn room_for(&mut self, id: u64, end: u64) -> io::Result<()> {
         let growth = end.saturating_sub(self.file(id).seen.len() as u64);
         if growth > 0 && self.capacity.is_some_and(|capacity| self.used() + growth > capacity) {
+            self.failed(Failure::Full);
             return Err(io::ErrorKind::StorageFull.into());
         }
         Ok(())

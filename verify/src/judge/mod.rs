@@ -193,7 +193,9 @@ impl Judge<'_> {
                 self.life += 1;
                 self.disk_failed = None;
             }
-            Event::DiskFailed => self.disk_failed = Some(number),
+            Event::DiskFailed => {
+                self.disk_failed.get_or_insert(number);
+            }
             Event::BrokerDied | Event::ProducerDied | Event::ProducerStarted => {}
         }
         Ok(())
