@@ -13,6 +13,7 @@
 //! | [`packed`] | records packed, checksummed, and verified |
 //! | [`tag`] | producer id + epoch + base sequence |
 //! | [`time`] | instants as the log keeps them |
+//! | [`trace`] | which trace something belongs to, carried along and never looked into |
 //! | [`fault`] | the table of errors: code, gRPC status, retry or not, outcome known or not |
 
 pub mod compression;
@@ -23,6 +24,7 @@ pub mod record_set;
 pub mod tag;
 pub mod time;
 pub mod topic;
+pub mod trace;
 
 pub use compression::Compression;
 pub use fault::Fault;
@@ -31,6 +33,7 @@ pub use packed::PackedBatch;
 pub use tag::Tag;
 pub use time::{Monotonic, Timestamp};
 pub use topic::{TopicName, TopicPartition};
+pub use trace::TraceContext;
 pub use v1::ErrorCode;
 
 /// Messages, clients and servers generated from the protobuf files.

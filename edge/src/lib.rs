@@ -12,14 +12,17 @@
 //! | [`health`] | the one truth about readiness, as `grpc.health.v1` and for the admin port |
 //! | [`reflection`] | the contract, served to grpcurl and its kind |
 //! | [`admin`] | the plain HTTP port for probes and metrics |
+//! | [`observe`] | every call counted and, in a trace, recorded |
+//! | [`metrics`] | what a service tells of itself in numbers: definitions, and the one owner of them all |
+//! | [`trace`], [`names`] | spans, and the conventions' names for what is said of them |
 //! | [`machine`] | the wall clock and randomness |
-//! | [`telemetry`] | the log |
+//! | [`telemetry`] | the log, and what OpenTelemetry's variables ask for beside it |
 //! | [`shutdown`] | the signals that end a process |
 //!
 //! A service starts in this order: [`shutdown::Signals::register`], [`telemetry::init`], [`health::Health::new`] (not ready),
-//! [`accept::Incoming::bind`], [`admin::Admin::bind`], [`server::builder`]; then [`health::Health::ready`]. It ends in this one:
+//! [`accept::Incoming::bind`], [`admin::Admin::bind`], [`server::observed`]; then [`health::Health::ready`]. It ends in this one:
 //! [`health::Health::draining`], a moment for load balancers to see it, [`health::Health::end_watches`], then the signal that
-//! tonic's `serve_with_incoming_shutdown` waits for.
+//! tonic's `serve_with_incoming_shutdown` waits for, and at the very end [`telemetry::Running::end`].
 
 pub mod accept;
 pub mod admin;
@@ -28,8 +31,12 @@ pub mod health;
 pub mod in_order;
 pub mod intake;
 pub mod machine;
+pub mod metrics;
+pub mod names;
+pub mod observe;
 pub mod reflection;
 pub mod server;
 pub mod shutdown;
 pub mod telemetry;
+pub mod trace;
 pub mod weight;

@@ -1,4 +1,7 @@
 //! The log: one line an event, on stderr, as text for people or JSON for machines.
+//!
+//! What is logged within a call that is in a trace carries the trace's ids: `span.trace_id` and `span.span_id` in JSON. What is logged
+//! elsewhere of a record in a trace names them itself, as `trace_id`.
 
 use std::{env, io};
 
@@ -8,8 +11,10 @@ use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::Subscribe
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Text on a terminal, JSON anywhere else.
     #[default]
+    Auto,
+    /// For people.
     Text,
     /// One JSON object a line.
     Json,
@@ -21,19 +26,19 @@ pub enum LogFormat {
 ///
 /// # Errors
 /// The filter cannot be read, or the process has a log already.
-pub fn init(service: &str, format: LogFormat, filter: &str) -> anyhow::Result<()> {
+pub(super) fn init(format: LogFormat, filter: &str) -> anyhow::Result<()> {
     let (source, directives) = directives(filter);
     let filter = EnvFilter::try_new(quieted(&directives)).with_context(|| {
         format!("{source} is {directives:?}; use a level (info) or targets with levels (info,broker_svc=debug)")
     })?;
+    let is_terminal = io::IsTerminal::is_terminal(&io::stderr());
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     let lines = match format {
-        LogFormat::Text => lines.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Text => lines.with_ansi(is_terminal).boxed(),
+        LogFormat::Auto if is_terminal => lines.with_ansi(true).boxed(),
+        LogFormat::Json | LogFormat::Auto => lines.json().flatten_event(true).with_span_list(false).boxed(),
     };
-    tracing_subscriber::registry().with(lines.with_filter(filter)).try_init().context("the log was opened before")?;
-    tracing::info!(service, version = env!("CARGO_PKG_VERSION"), "starting");
-    Ok(())
+    tracing_subscriber::registry().with(lines.with_filter(filter)).try_init().context("the log was opened before")
 }
 
 fn directives(default: &str) -> (&'static str, String) {
@@ -50,7 +55,7 @@ fn quieted(directives: &str) -> String {
     format!("{QUIET},{directives}")
 }
 
-const QUIET: &str = "h2=warn,hyper=warn,hyper_util=warn,tower=warn,tonic=warn,axum=warn";
+const QUIET: &str = "h2=warn,hyper=warn,hyper_util=warn,tower=warn,tonic=warn,axum=warn,opentelemetry=warn,opentelemetry_sdk=warn,opentelemetry_otlp=warn";
 
 #[cfg(test)]
 mod tests {
