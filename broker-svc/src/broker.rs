@@ -26,14 +26,17 @@ use oncelog_edge::{
     health::Health,
     intake::{self, IntakeLayer},
     machine::{self, WallClock},
+    metrics::{Registry, calls::Calls},
+    observe::ObserveLayer,
     reflection, server,
+    telemetry::Telemetry,
 };
 use oncelog_proto::v1::broker_service_server::BrokerServiceServer;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{mpsc, watch},
     task::JoinHandle,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_stream::Stream;
 use tonic::{server::NamedService, transport::server::Connected};
@@ -43,10 +46,10 @@ use crate::{
     committer::Committer,
     config::Config,
     journal::{self, Journal, OpenReport, Progress, RealDisk, Retention, Stats, disk::Disk},
-    metrics::Metrics,
+    metrics::{Groups, Refusals, Sources},
     owner::{Handle, Owner, Vitals},
     pipeline::Pipeline,
-    rpc::{BrokerRpc, Open},
+    rpc::{BrokerRpc, Open, Seen},
     snapshots::Snapshots,
     state::State,
     surroundings::Surroundings,
@@ -60,7 +63,7 @@ pub struct Broker {
     local_addr: SocketAddr,
     admin_addr: Option<SocketAddr>,
     shutdown_timeout: Duration,
-    metrics: Metrics,
+    metrics: Arc<Registry>,
     health: Health,
     /// Ends streams that follow a log, and the taking of connections.
     drain: watch::Sender<bool>,
@@ -76,7 +79,7 @@ pub struct Broker {
 
 impl Broker {
     /// Starts it: listens, opens the journal, and returns when it is ready to be called. Progress of a long opening is logged,
-    /// and told by the admin port's `/readyz`.
+    /// and told by the admin port's `/readyz`. Traces and metrics are exported to `telemetry`.
     ///
     /// # Errors
     /// Settings that conflict ([`crate::config::Conflict`]), an address that cannot be listened on, or a journal that cannot be
@@ -84,7 +87,7 @@ impl Broker {
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub async fn start(config: Config) -> anyhow::Result<Self> {
+    pub async fn start(config: Config, telemetry: Telemetry) -> anyhow::Result<Self> {
         config.check()?;
         let limits = accept::Limits { connections: config.max_connections, ..accept::Limits::default() };
         let connections = Incoming::bind(config.listen, limits).await?;
@@ -99,6 +102,7 @@ impl Broker {
             local_addr: connections.local_addr(),
             connections,
             admin: Some(admin),
+            telemetry,
         };
         Self::start_with(config, surroundings).await
     }
@@ -117,19 +121,36 @@ impl Broker {
         C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     {
         config.check()?;
-        let Surroundings { disk, workers, wall_clock, seed, connections, local_addr, admin } = surroundings;
+        let Surroundings { disk, workers, wall_clock, seed, connections, local_addr, admin, telemetry } = surroundings;
         let mut health = Health::new(SERVICES).await;
         let (drain, draining) = watch::channel(false);
         let (stop, stopping) = watch::channel(false);
         let (failed, failures) = Failed::channel();
         let (tell_vitals, vitals) = watch::channel(Vitals::default());
         let stats: Arc<OnceLock<watch::Receiver<Stats>>> = Arc::default();
+        let recovery: Arc<OnceLock<Duration>> = Arc::default();
+        let (groups_committed, refusals) = (Arc::<Groups>::default(), Arc::<Refusals>::default());
+        let tracer = telemetry.tracer(env!("CARGO_PKG_NAME"));
+        let calls = Arc::new(Calls::of(SERVICES));
+        let metrics = Arc::new(
+            Sources {
+                calls: Arc::clone(&calls),
+                vitals,
+                journal: Arc::clone(&stats),
+                recovery: Arc::clone(&recovery),
+                groups: Arc::clone(&groups_committed),
+                refusals: Arc::clone(&refusals),
+            }
+            .registry(),
+        );
+        telemetry.export(env!("CARGO_PKG_NAME"), &metrics);
 
         let open: Arc<OnceLock<Open>> = Arc::default();
         let (max_message_bytes, max_fetches) = (config.max_message_bytes, config.max_fetches);
-        let rpc = BrokerRpc::new(Arc::clone(&open), workers.clone(), max_message_bytes, max_fetches, draining.clone());
+        let seen = Seen { tracer: tracer.clone(), refusals };
+        let rpc = BrokerRpc::new(Arc::clone(&open), workers.clone(), max_message_bytes, max_fetches, draining.clone(), seen);
         let arriving = intake::Limits::of(config.queued_max_request_bytes, QUEUED_MAX_REQUEST_BYTES);
-        let serve = server::builder(server::Limits::default())
+        let serve = server::observed(server::Limits::default(), ObserveLayer::new(calls, tracer.clone()))
             .layer(IntakeLayer::new(arriving))
             .add_service(BrokerServiceServer::new(rpc).max_decoding_message_size(config.max_request_bytes))
             .add_service(health.server())
@@ -138,12 +159,12 @@ impl Broker {
             .serve_with_incoming_shutdown(connections, turned(draining));
         let part = Part::new("the server", &failed);
         let server = tokio::spawn(async move { part.end(serve.await) });
-        let metrics = Metrics { vitals, journal: Arc::clone(&stats) };
-        let told = metrics.clone();
+        let told = Arc::clone(&metrics);
         let text = move || told.text();
         let admin_addr = admin.as_ref().map(Admin::local_addr);
         let admin = admin.map(|admin| tokio::spawn(admin.serve(health.readiness(), text, std::future::pending())));
 
+        let opening = Instant::now();
         let opened = open_journal(disk, &config, seed, &workers, &mut health).await;
         let (mut journal, state, report) = match opened {
             Ok(opened) => opened,
@@ -153,6 +174,7 @@ impl Broker {
                 return Err(error);
             }
         };
+        let _ = recovery.set(opening.elapsed());
         let clocks = Clocks::start(wall_clock);
         // An earlier opening may have ended before its first group; then there is no time to go on from.
         let last_group = (report.last.group().get() > 0).then(|| report.last.time());
@@ -190,6 +212,8 @@ impl Broker {
             committed: tell_committed,
             released: release,
             stats: tell_stats,
+            groups_committed,
+            tracer: tracer.clone(),
         };
         let snapshots = Snapshots { state, released, writer, workers: workers.clone() };
         let tidying = Tidying { background, workers: workers.clone(), stop: stop_tidying };
@@ -197,7 +221,8 @@ impl Broker {
         spawn(&workers, "snapshots", &failed, snapshots.run())?;
         spawn(&workers, "tidying", &failed, tidying.run())?;
         let has_failed = failed.any.subscribe();
-        let owner = Owner { pipeline, clocks, requests, to_commit, committed, vitals: tell_vitals, has_failed, stop: stopping };
+        let owner =
+            Owner { pipeline, clocks, requests, to_commit, committed, vitals: tell_vitals, tracer, has_failed, stop: stopping };
         let part = Part::new("the owner's task", &failed);
         tokio::spawn(async move {
             owner.run().await;

@@ -4,10 +4,14 @@
 //! An error of a write or a sync ends it, and with it the process: what is on the disk is unknown from then on, and the state
 //! must not live longer than the log (I8).
 
-use std::{mem, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use oncelog_defects::{Defect, is_on};
-use oncelog_proto::Timestamp;
+use oncelog_edge::{
+    names,
+    trace::{Kind, Tracer, as_value},
+};
+use oncelog_proto::{Timestamp, trace::Joined};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, timeout},
@@ -16,6 +20,7 @@ use tokio::{
 use crate::{
     entry::{Entry, Trimmed},
     journal::{Fatal, Group, Journal, MARKER_BYTES, Retention, Stats, WriteError},
+    metrics::Groups,
     snapshots::Released,
     workers::Workers,
 };
@@ -26,6 +31,8 @@ pub(crate) struct ToCommit {
     pub(crate) group: Group,
     /// Say so when it is written, too, before it is synced.
     pub(crate) tell_written: bool,
+    /// Of the batches in it.
+    pub(crate) traces: Joined,
 }
 
 /// What the owner is told.
@@ -46,6 +53,10 @@ pub(crate) struct Committer {
     pub(crate) committed: mpsc::Sender<Committed>,
     pub(crate) released: mpsc::Sender<Released>,
     pub(crate) stats: watch::Sender<Stats>,
+    /// Every group is counted.
+    pub(crate) groups_committed: Arc<Groups>,
+    /// And one with a batch in a trace is recorded.
+    pub(crate) tracer: Tracer,
 }
 
 impl Committer {
@@ -94,9 +105,12 @@ impl Committer {
 
     /// Returns the bytes that it took.
     async fn commit(&mut self, to_commit: ToCommit, room: u64) -> Result<u64, Fatal> {
-        let ToCommit { group, tell_written } = to_commit;
+        let ToCommit { group, tell_written, traces } = to_commit;
+        let (bytes, count) = (group.bytes_on_disk(), group.entries().len());
         // With the marker that follows when it gets quiet.
-        let taken = group.bytes_on_disk() + MARKER_BYTES;
+        let taken = bytes + MARKER_BYTES;
+        let mut span = self.tracer.join("commit", Kind::Internal, &traces);
+        let began = Instant::now();
         self.write(&group).await?;
         let time = group.time();
         let (mut entries, _) = group.into_parts();
@@ -104,11 +118,23 @@ impl Committer {
             self.release(mem::take(&mut entries), time).await;
         }
         self.workers.disk_time().await;
+        let written = Instant::now();
         if tell_written {
             self.tell(Committed::Written).await;
         }
-        self.journal.sync()?;
+        let syncing = Instant::now();
+        let at = self.journal.sync()?;
         self.workers.disk_time().await;
+        let sync = syncing.elapsed();
+        if span.is_recorded() {
+            span.set(names::GROUP, i64::try_from(at.group().get()).unwrap_or(i64::MAX));
+            span.set(names::BYTES, i64::try_from(bytes).unwrap_or(i64::MAX));
+            span.set(names::ENTRIES, as_value(count));
+            span.set(names::SYNC_SECONDS, sync.as_secs_f64());
+        }
+        drop(span);
+        // First, so that whoever has an answer finds the group counted.
+        self.groups_committed.committed(bytes, count, written - began, sync);
         self.tell(Committed::Synced { room: room.saturating_sub(taken) }).await;
         self.release(entries, time).await;
         Ok(taken)

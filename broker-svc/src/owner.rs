@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use oncelog_edge::trace::Tracer;
 use oncelog_proto::{ErrorCode, Fault, v1};
 use tokio::{
     sync::{
@@ -147,6 +148,8 @@ pub(crate) struct Owner {
     pub(crate) to_commit: mpsc::Sender<ToCommit>,
     pub(crate) committed: mpsc::Receiver<Committed>,
     pub(crate) vitals: watch::Sender<Vitals>,
+    /// Records what batches in traces waited for.
+    pub(crate) tracer: Tracer,
     /// Turns true when any part of the broker failed.
     pub(crate) has_failed: watch::Receiver<bool>,
     /// Turns true when no more requests are to be taken.
@@ -221,12 +224,16 @@ impl Owner {
 
     fn pass_on(&mut self, tails: &mut Tails) {
         if let Some(group) = self.pipeline.poll_group() {
-            let to_commit = ToCommit { group, tell_written: self.pipeline.is_written_awaited() };
+            let traces = self.pipeline.take_traces();
+            let to_commit = ToCommit { group, tell_written: self.pipeline.is_written_awaited(), traces };
             match self.to_commit.try_send(to_commit) {
                 // If the committer is gone, `committed` ends next.
                 Ok(()) | Err(TrySendError::Closed(_)) => {}
                 Err(TrySendError::Full(_)) => unreachable!("the group before it was committed"),
             }
+        }
+        while let Some(waited) = self.pipeline.poll_waited() {
+            self.tracer.past("hold", waited.trace, waited.time, self.clocks.now().wall);
         }
         while let Some(output) = self.pipeline.poll_output() {
             match output {
@@ -368,7 +375,7 @@ mod tests {
             answers.push(handle.hand_over(refused(BATCHES_PER_TURN / 2), handle.reserve(1).expect("room")).await.expect("taken"));
         }
         tell_stop.send_replace(true);
-        let owner = Owner { pipeline, clocks, requests, to_commit, committed, vitals, has_failed, stop };
+        let owner = Owner { pipeline, clocks, requests, to_commit, committed, vitals, tracer: Tracer::off(), has_failed, stop };
         let owner = tokio::spawn(owner.run());
         tokio::spawn(async move {
             while groups.recv().await.is_some() {

@@ -6,7 +6,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use oncelog_edge::{admin::Admin, machine::WallClock};
+use oncelog_edge::{admin::Admin, machine::WallClock, telemetry::Telemetry};
 
 use crate::{journal::disk::Disk, workers::Workers};
 
@@ -27,4 +27,6 @@ pub struct Surroundings<I> {
     pub local_addr: SocketAddr,
     /// For probes and metrics; none: they are not served.
     pub admin: Option<Admin>,
+    /// Where traces and metrics are exported to.
+    pub telemetry: Telemetry,
 }

@@ -17,12 +17,11 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::{Frame, SizeHint};
 use oncelog_proto::trace::{TRACEPARENT, Traceparent};
-use tokio::time::Instant;
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 
 use crate::{
-    metrics::calls::{Calls, Method, status_name},
+    metrics::calls::{Calls, Ongoing, status_name},
     names,
     trace::{Span, Tracer},
 };
@@ -101,18 +100,18 @@ where
         Poll::Ready(match answer {
             Ok(answer) => match status(answer.headers()) {
                 Some(status) => {
-                    call.status = status;
+                    call.ongoing.set(status);
                     Ok(answer)
                 }
-                None if call.method.streams => Ok(answer.map(|body| Body::new(Ending { body, call }))),
+                None if call.ongoing.method().streams => Ok(answer.map(|body| Body::new(Ending { body, call }))),
                 // The status of an answer that is no stream and no failure stands behind it, and is known.
                 None => {
-                    call.status = Code::Ok;
+                    call.ongoing.set(Code::Ok);
                     Ok(answer)
                 }
             },
             Err(error) => {
-                call.status = Code::Internal;
+                call.ongoing.set(Code::Internal);
                 Err(error)
             }
         })
@@ -122,10 +121,7 @@ where
 /// A call until it ends, which is when this is dropped.
 #[derive(Debug)]
 struct Call {
-    calls: Arc<Calls>,
-    method: Method,
-    began: Instant,
-    status: Code,
+    ongoing: Ongoing,
     span: Span,
     /// What is logged within it carries its trace.
     log: Option<tracing::Span>,
@@ -133,7 +129,8 @@ struct Call {
 
 impl Call {
     fn begin<B>(ObserveLayer { calls, tracer }: &ObserveLayer, request: &Request<B>) -> Self {
-        let method = calls.method(request.uri().path());
+        let ongoing = calls.begin(request.uri().path());
+        let method = ongoing.method();
         let mut span = Span::none();
         // Probes would be most of all that is recorded.
         if tracer.is_on() && method.name != names::OTHER {
@@ -144,29 +141,27 @@ impl Call {
         let log = span.context().map(|context| {
             tracing::info_span!("call", method = method.name, trace_id = %context.trace_id(), span_id = %context.span_id())
         });
-        calls.begin();
-        Self { calls: Arc::clone(calls), method, began: Instant::now(), status: Code::Cancelled, span, log }
+        Self { ongoing, span, log }
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        let took = self.began.elapsed();
-        self.calls.end(self.method, self.status, took);
-        let status = status_name(self.status);
+        let (method, code, took) = (self.ongoing.method().name, self.ongoing.status(), self.ongoing.took());
+        let status = status_name(code);
         if self.span.is_recorded() {
             self.span.set(names::RPC_STATUS, status);
         }
-        if is_failure(self.status) {
+        if is_failure(code) {
             self.span.fail(status);
         }
         let _logged = self.log.as_ref().map(tracing::Span::enter);
-        match self.status {
+        match code {
             // They say that something is wrong here, and not with the call.
             Code::Internal | Code::Unknown | Code::DataLoss => {
-                tracing::warn!(method = self.method.name, status, ?took, "a call failed")
+                tracing::warn!(method, status, ?took, "a call failed");
             }
-            _ => tracing::debug!(method = self.method.name, status, ?took, "a call ended"),
+            _ => tracing::debug!(method, status, ?took, "a call ended"),
         }
     }
 }
@@ -202,10 +197,10 @@ impl http_body::Body for Ending {
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(status) = frame.trailers_ref().and_then(status) {
-                    self.call.status = status;
+                    self.call.ongoing.set(status);
                 }
             }
-            Some(Err(error)) => self.call.status = error.code(),
+            Some(Err(error)) => self.call.ongoing.set(error.code()),
             None => {}
         }
         Poll::Ready(frame)

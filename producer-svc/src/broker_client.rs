@@ -7,9 +7,9 @@
 pub(crate) mod answer;
 mod produce_stream;
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use oncelog_edge::machine::WallClock;
+use oncelog_edge::{machine::WallClock, metrics::calls::Calls};
 use oncelog_proto::{
     Epoch, ErrorCode, Fault, ProducerId, TopicName,
     fault::ERROR_DOMAIN,
@@ -20,17 +20,19 @@ use oncelog_proto::{
 use tokio::time::{Instant, timeout_at};
 use tonic::{
     Code, Response, Status,
-    transport::{Channel, Endpoint, Uri},
+    transport::{Channel, Endpoint},
 };
 use tonic_types::StatusExt;
 
 use crate::{
-    session::{CallFailure, Event, FailureKind, InitAnswer, InitId, OutgoingBatch, ProduceCall},
+    config::Settings,
+    session::{CallFailure, Event, FailureKind, InitAnswer, InitId, ProduceCall},
     surroundings::Connect,
     topics::{Describe, DescribeError},
+    traces::Attempts,
 };
 use answer::Nonsense;
-use produce_stream::ProduceStream;
+use produce_stream::{Outgoing, ProduceStream};
 
 /// The broker, as far as this process knows it. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -41,23 +43,22 @@ pub(crate) struct BrokerClient {
     describe_timeout: Duration,
     /// With acks=0 nobody tells when a batch was appended.
     wall_clock: WallClock,
+    calls: Arc<Calls>,
 }
 
 impl BrokerClient {
-    /// Does not connect yet. Batches are sent with `acks`, in at most `max_in_flight` calls at a time; a question for a topic may
-    /// take `describe_timeout`.
+    /// Does not connect yet. Calls are made as `settings` say, at most `max_in_flight` of them with batches at a time, and each is
+    /// counted into `calls`.
     ///
     /// # Panics
     /// Outside a tokio runtime.
     pub(crate) fn new(
-        broker: Uri,
+        settings: &Settings,
         connect: &Connect,
-        acks: Acks,
-        max_in_flight: usize,
-        describe_timeout: Duration,
         wall_clock: WallClock,
+        calls: Arc<Calls>,
     ) -> Self {
-        let endpoint = Endpoint::from(broker)
+        let endpoint = Endpoint::from(settings.broker.clone())
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -66,19 +67,20 @@ impl BrokerClient {
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT);
         let stub = BrokerServiceClient::new(connect(endpoint)).max_decoding_message_size(MAX_ANSWER_BYTES);
-        let stream = ProduceStream::start(stub.clone(), max_in_flight);
-        Self { stub, stream, acks, describe_timeout, wall_clock }
+        let stream = ProduceStream::start(stub.clone(), settings.max_in_flight, Arc::clone(&calls));
+        Self { stub, stream, acks: settings.acks, describe_timeout: settings.request_timeout, wall_clock, calls }
     }
 
-    /// Makes a `Produce` call, once: on the stream, or unary where the broker offers no streams. When this returns, the call has its
-    /// place behind those that were made before; what came of it is still to be waited for.
+    /// Makes a `Produce` call, once: on the stream, or unary where the broker offers no streams. The batches at some places are in
+    /// traces. When this returns, the call has its place behind those that were made before; what came of it is still to be waited
+    /// for.
     ///
     /// # Panics
     /// More calls than `max_in_flight` have not ended.
-    pub(crate) fn produce(&self, produce: ProduceCall) -> impl Future<Output = Event> + Send + use<> {
+    pub(crate) fn produce(&self, produce: ProduceCall, attempts: Attempts) -> impl Future<Output = Event> + Send + use<> {
         let ProduceCall { call, batches, timeout } = produce;
         let counts: Vec<_> = batches.iter().map(|batch| batch.packed.count()).collect();
-        let answered = self.stream.call(batches, self.acks, Instant::now() + timeout);
+        let answered = self.stream.call(Outgoing { batches, acks: self.acks, attempts }, Instant::now() + timeout);
         let (acks, wall_clock) = (self.acks, self.wall_clock.clone());
         async move {
             let results = answered
@@ -121,8 +123,9 @@ impl BrokerClient {
         let mut whole: Option<InitAnswer> = None;
         let mut seen = HashSet::new();
         loop {
-            let mut page =
-                until(deadline, self.stub.init_producer_id(request.clone())).await.map_err(|status| failure(&status, true))?;
+            let call = until(deadline, self.stub.init_producer_id(request.clone()));
+            let answered = self.calls.begin("/oncelog.v1.BrokerService/InitProducerId").until(call).await;
+            let mut page = answered.map_err(|status| failure(&status, true))?;
             let next = std::mem::take(&mut page.next_page_token);
             let page = answer::init_page(page).map_err(in_doubt)?;
             for partition in &page.partitions {
@@ -153,15 +156,16 @@ impl Describe for BrokerClient {
         let request =
             v1::DescribeTopicsRequest { topics: vec![topic.to_string()], allow_auto_create: true, ..Default::default() };
         let mut stub = self.stub.clone();
-        match until(Instant::now() + self.describe_timeout, stub.describe_topics(request)).await {
+        let call = until(Instant::now() + self.describe_timeout, stub.describe_topics(request));
+        match self.calls.begin("/oncelog.v1.BrokerService/DescribeTopics").until(call).await {
             Ok(response) => answer::partition_count(&response, topic).map_err(|Nonsense(what)| DescribeError::Unreachable(what)),
             Err(status) => Err(describe_error(&status)),
         }
     }
 }
 
-/// A call's batches in the contract's words. All have the same producer and epoch, or none has a tag.
-fn request(batches: Vec<OutgoingBatch>, acks: Acks) -> v1::ProduceRequest {
+/// A call in the contract's words. All its batches have the same producer and epoch, or none has a tag.
+fn request(Outgoing { batches, acks, attempts }: Outgoing) -> v1::ProduceRequest {
     let tag = batches.first().and_then(|batch| batch.tag);
     let batches = batches.into_iter().map(|batch| v1::Batch {
         topic: batch.partition.topic.to_string(),
@@ -170,12 +174,16 @@ fn request(batches: Vec<OutgoingBatch>, acks: Acks) -> v1::ProduceRequest {
         packed: Some(batch.packed.to_proto()),
         ..v1::Batch::default()
     });
-    v1::ProduceRequest {
+    let mut request = v1::ProduceRequest {
         producer_id: tag.map(|tag| tag.producer.get()),
         producer_epoch: tag.map_or(0, |tag| tag.epoch.get()),
         acks: acks.into(),
         batches: batches.collect(),
+    };
+    for (index, context) in attempts {
+        request.batches[index].traceparent = context.to_string();
     }
+    request
 }
 
 /// A call with its own clock: tonic's would report a deadline as `CANCELLED`.

@@ -13,7 +13,10 @@ use oncelog_edge::{
     health::Health,
     intake::{self, IntakeLayer},
     machine::{self, WallClock},
+    metrics::calls::Calls,
+    observe::ObserveLayer,
     reflection, server,
+    telemetry::Telemetry,
 };
 use oncelog_proto::v1::producer_service_server::ProducerServiceServer;
 use tokio::{
@@ -39,6 +42,7 @@ use crate::{
     session::Session,
     surroundings::{Seeds, Surroundings},
     topics::Topics,
+    traces::Traces,
 };
 
 /// A running producer service.
@@ -56,14 +60,14 @@ pub struct Producer {
 
 impl Producer {
     /// Starts it: listens, serves, and connects to the broker when that is first needed. The settings that are in effect are
-    /// logged, each with where it came from.
+    /// logged, each with where it came from. Traces and metrics are exported to `telemetry`.
     ///
     /// # Errors
     /// A [`crate::ConfigError`], or an address that cannot be listened on.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub async fn start(config: Config) -> anyhow::Result<Self> {
+    pub async fn start(config: Config, telemetry: Telemetry) -> anyhow::Result<Self> {
         let settings = config.resolve(&|name| Some(std::env::var_os(name)?.to_string_lossy().into_owned()))?;
         tell(&settings);
 
@@ -84,6 +88,7 @@ impl Producer {
                 session: machine::random()?,
                 partitioner: machine::random()?,
             },
+            telemetry,
         };
         Ok(Self::start_with(settings, surroundings).await)
     }
@@ -97,18 +102,20 @@ impl Producer {
         I: Stream<Item = io::Result<C>> + Send + 'static,
         C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     {
-        let Surroundings { connections, local_addr, admin, connect, wall_clock, seeds } = surroundings;
+        let Surroundings { connections, local_addr, admin, connect, wall_clock, seeds, telemetry } = surroundings;
         let (stop, stopping) = watch::channel(false);
         let health = Health::new(SERVICES).await;
 
-        let metrics = Arc::<Metrics>::default();
+        let tracer = telemetry.tracer(env!("CARGO_PKG_NAME"));
+        let calls = Arc::new(Calls::of(SERVICES));
+        let metrics = Arc::new(Metrics::new(settings.batch_size));
         let buffer = Buffer::new(settings.buffer_memory);
-        let (acks, max_in_flight) = (settings.acks, settings.max_in_flight);
-        let broker =
-            BrokerClient::new(settings.broker.clone(), &connect, acks, max_in_flight, settings.request_timeout, wall_clock);
+        let registry = Arc::new(metrics.registry(&calls, settings.buffer_memory, &buffer));
+        telemetry.export(env!("CARGO_PKG_NAME"), &registry);
+        let broker = BrokerClient::new(&settings, &connect, wall_clock, Arc::clone(&metrics.broker_calls));
         let topics = Topics::new(broker.clone(), settings.retry_backoff);
         let (hand_over, inbox) = mpsc::channel(INBOX);
-        let admission = Admission::new(&settings, topics.clone(), buffer.clone(), hand_over);
+        let admission = Admission::new(&settings, topics.clone(), buffer.clone(), hand_over, tracer.clone());
         let [high, low] = seeds.token;
         let token = format!("{high:016x}{low:016x}");
         let driver = Driver {
@@ -116,13 +123,14 @@ impl Producer {
             partitioner: Partitioner::new(settings.batch_size, seeds.partitioner),
             broker,
             topics,
-            buffer: buffer.clone(),
-            metrics: Arc::clone(&metrics),
+            buffer,
+            metrics,
+            traces: Traces::new(tracer.clone()),
         };
 
         let admin_addr = admin.as_ref().map(Admin::local_addr);
         let arriving = (2 * settings.buffer_memory).max(LEAST_ARRIVING * admission.max_message_bytes());
-        let serve = server::builder(server::Limits::default())
+        let serve = server::observed(server::Limits::default(), ObserveLayer::new(calls, tracer))
             .layer(IntakeLayer::new(intake::Limits::of(arriving, BUFFER_MEMORY)))
             .add_service(rpc::service(admission))
             .add_service(health.server())
@@ -136,7 +144,7 @@ impl Producer {
             driver: tokio::spawn(driver.run(inbox, stopping.clone())),
             server: tokio::spawn(async move { serve.await.context("the server ended") }),
             admin: admin.map(|admin| {
-                let text = move || metrics.text(settings.buffer_memory, buffer.available());
+                let text = move || registry.text();
                 // Served to the very end: a drain is something to be seen.
                 tokio::spawn(admin.serve(health.readiness(), text, std::future::pending()))
             }),

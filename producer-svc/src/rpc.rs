@@ -4,15 +4,20 @@
 //! |---|---|
 //! | [`admission`] | the way of a request from the wire to the session: checks, partitions, memory, hand-over |
 //! | [`outcome`] | what a caller is told of the outcomes of its records |
+//! | [`stamp`] | the trace context in the headers of records |
 //! | [`stream`] | `SendStream`: many requests under way, answers in order |
 
 mod admission;
 mod outcome;
+mod stamp;
 mod stream;
 
-use oncelog_proto::v1::{
-    SendRequest, SendResponse, SendStreamRequest,
-    producer_service_server::{ProducerService, ProducerServiceServer},
+use oncelog_proto::{
+    TraceContext,
+    v1::{
+        SendRequest, SendResponse, SendStreamRequest,
+        producer_service_server::{ProducerService, ProducerServiceServer},
+    },
 };
 use tonic::{Request, Response, Status, Streaming};
 
@@ -36,8 +41,9 @@ impl ProducerService for Rpc {
     async fn send(&self, request: Request<SendRequest>) -> Result<Response<SendResponse>, Status> {
         let (_, arrived, request) = request.into_parts();
         let count = request.records.len();
+        let trace = arrived.get::<TraceContext>().copied();
         // From here on the records live on even if this future is dropped at the caller's deadline.
-        let admitted = self.admission.admit(request).await;
+        let admitted = self.admission.admit(request, trace).await;
         // As long as they waited, they were still on their way in.
         drop(arrived);
         let sent = match admitted {

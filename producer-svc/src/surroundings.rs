@@ -6,7 +6,7 @@
 
 use std::{fmt, net::SocketAddr};
 
-use oncelog_edge::{admin::Admin, machine::WallClock};
+use oncelog_edge::{admin::Admin, machine::WallClock, telemetry::Telemetry};
 use tonic::transport::{Channel, Endpoint};
 
 /// The surroundings of one producer, from its start to its end. `I` is a stream of connections.
@@ -23,6 +23,8 @@ pub struct Surroundings<I> {
     pub wall_clock: WallClock,
     /// What is random in a producer.
     pub seeds: Seeds,
+    /// Where traces and metrics are exported to.
+    pub telemetry: Telemetry,
 }
 
 /// Makes a channel that connects when it is first used.

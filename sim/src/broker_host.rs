@@ -11,6 +11,7 @@ use broker_svc::{
     Broker, Config, Surroundings, Workers,
     journal::sim_disk::{Pace, SimDisk},
 };
+use oncelog_edge::telemetry::Telemetry;
 use oncelog_verify::history::Event;
 use tokio::{sync::Notify, time::sleep};
 
@@ -130,6 +131,7 @@ impl BrokerHost {
             connections,
             local_addr,
             admin: None,
+            telemetry: Telemetry::off(),
         };
         Broker::start_with(self.config.clone(), surroundings).await
     }

@@ -3,22 +3,31 @@
 mod fetch;
 mod paid_work;
 mod produce_stream;
+mod traced;
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    mem,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll, ready},
+};
 
+use oncelog_edge::trace::Tracer;
 use oncelog_proto::{
-    ErrorCode, Fault,
+    ErrorCode, Fault, TraceContext,
     v1::{self, broker_service_server::BrokerService},
 };
 use paid_work::{UNPACKED_AT_ONCE, beside, unpacking};
 use prost::Message;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tonic::{Request, Response, Status, Streaming};
+use traced::Traced;
 
 use crate::{
     journal::Reader,
+    metrics::Refusals,
     owner::{Awaited, BATCH_BYTES, Handle, Told},
-    pipeline::{Answer, Request as Ask},
+    pipeline::{Answer, BatchOutcome, Request as Ask},
     state::PartitionDescription,
     wire::{parse, reply},
     workers::Workers,
@@ -29,6 +38,13 @@ use crate::{
 pub(crate) struct Open {
     pub(crate) owner: Handle,
     pub(crate) reader: Reader,
+}
+
+/// What is noted of calls of `Produce` beside their answers.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) tracer: Tracer,
+    pub(crate) refusals: Arc<Refusals>,
 }
 
 /// The service. Until the journal is open every call is refused with `UNAVAILABLE`.
@@ -46,6 +62,7 @@ pub(crate) struct BrokerRpc {
     /// So do descriptions of topics: each reads files.
     descriptions: Arc<Semaphore>,
     draining: watch::Receiver<bool>,
+    seen: Seen,
 }
 
 impl BrokerRpc {
@@ -55,11 +72,12 @@ impl BrokerRpc {
         max_message_bytes: usize,
         max_fetches: usize,
         draining: watch::Receiver<bool>,
+        seen: Seen,
     ) -> Self {
         let turns = |at_a_time| Arc::new(Semaphore::new(at_a_time));
         let (fetches, room) = (turns(max_fetches), fetch::Room::default());
         let (large_calls, descriptions) = (turns(LARGE_CALLS), turns(DESCRIPTIONS));
-        Self { open, workers, max_message_bytes, fetches, max_fetches, room, large_calls, descriptions, draining }
+        Self { open, workers, max_message_bytes, fetches, max_fetches, room, large_calls, descriptions, draining, seen }
     }
 
     fn open(&self) -> Result<&Open, Fault> {
@@ -86,13 +104,20 @@ impl BrokerRpc {
     }
 
     /// Hands a call of `Produce` over to the owner. The memory of what was decoded was paid for on its way in, with `arrived`; once
-    /// the owner has the call, it has its own account.
-    async fn hand_over(&self, request: v1::ProduceRequest, arrived: impl Send + 'static) -> Result<Awaited, Fault> {
+    /// the owner has the call, it has its own account. Batches without a trace of their own are in that of the call.
+    async fn hand_over(
+        &self,
+        request: v1::ProduceRequest,
+        call: Option<TraceContext>,
+        arrived: impl Send + 'static,
+    ) -> Result<Producing, Fault> {
         let owner = &self.open()?.owner;
         // Before the work of parsing: what is refused for want of memory should cost little.
         let memory = owner.reserve(kept_bytes(&request))?;
-        let (ask, (memory, _arrived)) = self.parse(request, (memory, arrived)).await?;
-        owner.hand_over(ask, memory).await
+        let (mut ask, (memory, _arrived)) = self.parse(request, (memory, arrived)).await?;
+        let traced = Traced::begin(&self.seen.tracer, &mut ask, call);
+        let awaited = owner.hand_over(ask, memory).await?;
+        Ok(Producing { awaited, traced, refusals: Arc::clone(&self.seen.refusals) })
     }
 
     async fn ask(&self, ask: Ask, bytes: usize) -> Result<Answer, Fault> {
@@ -122,8 +147,8 @@ impl BrokerService for BrokerRpc {
 
     async fn produce(&self, request: Request<v1::ProduceRequest>) -> Result<Response<v1::ProduceResponse>, Status> {
         let (_, arrived, request) = request.into_parts();
-        let told = self.hand_over(request, arrived).await?.await?;
-        Ok(Response::new(produced(told)?))
+        let call = arrived.get::<TraceContext>().copied();
+        Ok(Response::new(self.hand_over(request, call, arrived).await?.await?))
     }
 
     type ProduceStreamStream = produce_stream::Answers;
@@ -188,12 +213,32 @@ impl BrokerService for BrokerRpc {
     }
 }
 
-/// What the owner answered to a call of `Produce`.
-fn produced(told: Told) -> Result<v1::ProduceResponse, Fault> {
-    match told {
-        Told::Answer(Answer::Produced(outcomes)) => Ok(reply::produced(outcomes)),
-        Told::Answer(Answer::Refused(fault)) => Err(fault),
-        Told::Answer(_) | Told::Tail(..) => Err(mismatch()),
+/// A call of `Produce` that was handed over: what the owner answers to it.
+#[derive(Debug)]
+struct Producing {
+    awaited: Awaited,
+    traced: Traced,
+    refusals: Arc<Refusals>,
+}
+
+impl Future for Producing {
+    type Output = Result<v1::ProduceResponse, Fault>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let told = ready!(Pin::new(&mut self.awaited).poll(cx))?;
+        Poll::Ready(match told {
+            Told::Answer(Answer::Produced(outcomes)) => {
+                mem::take(&mut self.traced).end(&outcomes);
+                for outcome in &outcomes {
+                    if let BatchOutcome::Refused(fault) = outcome {
+                        self.refusals.note(fault.code());
+                    }
+                }
+                Ok(reply::produced(outcomes))
+            }
+            Told::Answer(Answer::Refused(fault)) => Err(fault),
+            Told::Answer(_) | Told::Tail(..) => Err(mismatch()),
+        })
     }
 }
 
@@ -242,7 +287,8 @@ mod tests {
         let (owner, requests) = Handle::new(queued_bytes);
         let open = OnceLock::from(Open { owner, reader: opened.expect("an empty disk").0.reader() });
         let draining = watch::channel(false).1;
-        (BrokerRpc::new(Arc::new(open), Workers::Threads, 1 << 20, 1, draining), requests)
+        let seen = Seen { tracer: Tracer::off(), refusals: Arc::default() };
+        (BrokerRpc::new(Arc::new(open), Workers::Threads, 1 << 20, 1, draining, seen), requests)
     }
 
     /// A call that says it is large when it is unpacked.
@@ -318,14 +364,14 @@ mod tests {
     #[tokio::test]
     async fn a_call_of_tiny_batches_is_accounted_with_what_it_keeps_and_not_with_its_bytes() {
         let (rpc, mut requests) = service(4 * BATCH_BYTES);
-        drop(rpc.hand_over(tiny_batches(4), ()).await.expect("as many as there is room for"));
-        let fault = rpc.hand_over(tiny_batches(1), ()).await.expect_err("one more");
+        drop(rpc.hand_over(tiny_batches(4), None, ()).await.expect("as many as there is room for"));
+        let fault = rpc.hand_over(tiny_batches(1), None, ()).await.expect_err("one more");
         assert_eq!(fault.code(), ErrorCode::ResourceExhausted);
         drop(requests.recv().await);
         // It would be refused for ever, and is told so.
-        let fault = rpc.hand_over(tiny_batches(5), ()).await.expect_err("more than there ever is room for");
+        let fault = rpc.hand_over(tiny_batches(5), None, ()).await.expect_err("more than there ever is room for");
         assert_eq!(fault.code(), ErrorCode::MessageTooLarge);
         assert!(fault.message().contains("5120 bytes") && fault.message().contains("is 4096"), "{fault}");
-        drop(rpc.hand_over(tiny_batches(4), ()).await.expect("the first is done"));
+        drop(rpc.hand_over(tiny_batches(4), None, ()).await.expect("the first is done"));
     }
 }

@@ -20,8 +20,7 @@ use oncelog_proto::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tonic::{Status, Streaming};
 
-use super::{BrokerRpc, produced};
-use crate::owner::Awaited;
+use super::{BrokerRpc, Producing};
 
 /// The answers of one stream.
 pub(crate) type Answers = InOrder<Answer>;
@@ -29,7 +28,7 @@ pub(crate) type Answers = InOrder<Answer>;
 /// The answer to one request.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    handed_over: Result<Awaited, Fault>,
+    handed_over: Result<Producing, Fault>,
     /// Its place in the window, kept until the transport takes the answer.
     _place: OwnedSemaphorePermit,
 }
@@ -67,7 +66,7 @@ async fn hand_over_all(
         let next = match request {
             Ok(Some(request)) => {
                 // Its way in was paid for until the next request is read; this task goes on also if its caller does not.
-                let handed_over = rpc.hand_over(request.produce.unwrap_or_default(), ()).await;
+                let handed_over = rpc.hand_over(request.produce.unwrap_or_default(), None, ()).await;
                 Ok(Answer { handed_over, _place: place })
             }
             Ok(None) => return,
@@ -85,11 +84,11 @@ impl Future for Answer {
     type Output = ProduceStreamResponse;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let told = match &mut self.handed_over {
-            Ok(awaited) => ready!(Pin::new(awaited).poll(cx)),
+        let produced = match &mut self.handed_over {
+            Ok(producing) => ready!(Pin::new(producing).poll(cx)),
             Err(fault) => Err(fault.clone()),
         };
-        let outcome = match told.and_then(produced) {
+        let outcome = match produced {
             Ok(produced) => Outcome::Produced(produced),
             Err(fault) => Outcome::Failed(failed(&fault)),
         };

@@ -5,7 +5,7 @@
 //! since. Kafka checks limits first, and so refuses batches that it holds (D7).
 
 use oncelog_defects::{Defect, is_on};
-use oncelog_proto::{ErrorCode, Fault, Offset, PackedBatch, Sequence, Tag, Timestamp, TopicPartition};
+use oncelog_proto::{ErrorCode, Fault, Offset, PackedBatch, Sequence, Tag, Timestamp, TopicPartition, TraceContext};
 
 use super::{
     Limits, State,
@@ -25,6 +25,8 @@ pub struct Arrival {
     pub tag: Option<Tag>,
     /// Its records.
     pub packed: PackedBatch,
+    /// Which trace it is in; none decides anything by it.
+    pub trace: Option<TraceContext>,
 }
 
 /// What becomes of a batch.

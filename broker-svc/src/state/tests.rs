@@ -47,7 +47,7 @@ fn create(state: &mut State, name: &TopicName, partitions: i32) {
 fn first_batch(id: i64, epoch: Epoch, topic: &TopicName, partition: i32) -> Arrival {
     let partition = TopicPartition { topic: topic.clone(), partition: PartitionIndex::new(partition).expect("not negative") };
     let tag = Some(Tag { producer: producer(id), epoch, base: Sequence::ZERO });
-    Arrival { partition, tag, packed: PackedBatch::from_records(&[v1::Record::default()]).expect("valid") }
+    Arrival { partition, tag, packed: PackedBatch::from_records(&[v1::Record::default()]).expect("valid"), trace: None }
 }
 
 fn append(state: &mut State, arrival: &Arrival, limits: &Limits) {

@@ -13,7 +13,8 @@ use std::{
 use oncelog_proto::FILE_DESCRIPTOR_SET;
 use prost::Message;
 use prost_types::FileDescriptorSet;
-use tonic::Code;
+use tokio::time::Instant;
+use tonic::{Code, Status};
 
 use super::{Histogram, Metric, Registry, Unit};
 use crate::names;
@@ -60,20 +61,10 @@ impl Calls {
         found.expect("the last stands for all others").method
     }
 
-    /// A call begins.
-    pub fn begin(&self) {
+    /// A call of a path begins.
+    pub fn begin(self: &Arc<Self>, path: &str) -> Ongoing {
         self.active.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// A call ended that had begun.
-    pub fn end(&self, method: Method, status: Code, took: Duration) {
-        self.active.fetch_sub(1, Ordering::Relaxed);
-        self.count(method, status, took);
-    }
-
-    /// Counts a call.
-    pub fn count(&self, method: Method, status: Code, took: Duration) {
-        self.methods[method.index].by_status[status as usize].record_time(took);
+        Ongoing { method: self.method(path), calls: Arc::clone(self), began: Instant::now(), status: Code::Cancelled }
     }
 
     /// Adds them to `registry`: the durations as `durations`, and how many are open as `active`.
@@ -87,6 +78,61 @@ impl Calls {
             let calls = Arc::clone(self);
             registry.gauge(active, move || Some(calls.active.load(Ordering::Relaxed)));
         }
+    }
+}
+
+/// A call that has begun. It ends when this is dropped, and is `CANCELLED` unless it was said otherwise.
+#[derive(Debug)]
+pub struct Ongoing {
+    calls: Arc<Calls>,
+    method: Method,
+    began: Instant,
+    status: Code,
+}
+
+impl Ongoing {
+    /// Which method.
+    pub fn method(&self) -> Method {
+        self.method
+    }
+
+    /// Its status, as far as it is known.
+    pub fn status(&self) -> Code {
+        self.status
+    }
+
+    /// How long it goes on.
+    pub fn took(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// It is made as a call of another path.
+    pub fn is_of(&mut self, path: &str) {
+        self.method = self.calls.method(path);
+    }
+
+    /// Its status is known.
+    pub fn set(&mut self, status: Code) {
+        self.status = status;
+    }
+
+    /// It ends with this.
+    pub fn end<T>(mut self, answered: &Result<T, Status>) {
+        self.status = answered.as_ref().map_or_else(Status::code, |_| Code::Ok);
+    }
+
+    /// It ends when `call` does.
+    pub async fn until<T>(self, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+        let answered = call.await;
+        self.end(&answered);
+        answered
+    }
+}
+
+impl Drop for Ongoing {
+    fn drop(&mut self) {
+        self.calls.active.fetch_sub(1, Ordering::Relaxed);
+        self.calls.methods[self.method.index].by_status[self.status as usize].record_time(self.took());
     }
 }
 
@@ -155,10 +201,9 @@ mod tests {
         static ACTIVE: Metric = Metric::new("active", Unit::Count("call"), "Open.");
         calls.register(&mut registry, &SERVED, Some(&ACTIVE));
         for path in ["/oncelog.v1.ProducerService/Send", "/made.up/Name", "/oncelog.v1.BrokerService/Fetch"] {
-            calls.begin();
-            calls.end(calls.method(path), Code::Unavailable, Duration::from_millis(1));
+            calls.begin(path).end(&Err::<(), _>(Status::unavailable("")));
         }
-        calls.begin();
+        let _open = calls.begin("/oncelog.v1.ProducerService/Send");
         let text = registry.text();
         let count = |method: &str| {
             format!("rpc_server_call_duration_seconds_count{{rpc_method=\"{method}\",rpc_response_status_code=\"UNAVAILABLE\"}}")
