@@ -9,6 +9,7 @@
 //! | [`stack`] | a stage in a directory of its own, and its log read by `oncelog` |
 //! | [`lone_broker`] | a broker on its own, spoken to by its contract |
 //! | [`dev`] | both in one process |
+//! | [`collector`] | a real OpenTelemetry Collector |
 //! | [`produce`] | Produce requests, in a line each |
 //! | [`footprint`] | everything a broker holds, to see that a refusal left nothing behind |
 //! | [`ordeal`] | the package list through all of it, while it breaks |
@@ -17,6 +18,7 @@
 //! | [`verdict`] | whether everything is there, once, in order |
 
 pub mod binaries;
+pub mod collector;
 pub mod dev;
 pub mod footprint;
 pub mod lone_broker;
