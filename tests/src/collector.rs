@@ -186,7 +186,7 @@ fn build() -> Option<PathBuf> {
     let test = env::current_exe().expect("a running test has a path");
     let program = test.ancestors().nth(2).expect("a test lies in target/<profile>/deps").join("collector");
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/collector");
-    match Command::new("go").args(["build", "-trimpath", "-o"]).arg(&program).arg(".").current_dir(source).status() {
+    match Command::new("go").args(["build", "-o"]).arg(&program).arg(".").current_dir(source).status() {
         Ok(status) => {
             assert!(status.success(), "the collector cannot be built from {source}");
             Some(program)

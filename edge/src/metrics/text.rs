@@ -108,6 +108,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::metrics::Histogram;
 
     #[test]
     fn a_metric_is_told_as_prometheus_reads_it() {
