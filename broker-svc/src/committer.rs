@@ -197,8 +197,6 @@ const FULL_PAUSE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use oncelog_proto::Timestamp;
 
     use super::*;
@@ -224,7 +222,8 @@ mod tests {
         let (released, _released) = mpsc::channel(16);
         let (stats, _) = watch::channel(journal.stats());
         let retention = Retention::default();
-        let committer = Committer { journal, workers: Workers::Threads, retention, groups, committed, released, stats };
+        let (workers, groups_committed, tracer) = (Workers::Threads, Arc::default(), Tracer::off());
+        let committer = Committer { journal, workers, retention, groups, committed, released, stats, groups_committed, tracer };
         tokio::spawn(committer.run());
         let mut room = async || loop {
             match told.recv().await {
@@ -239,7 +238,7 @@ mod tests {
             let mut draft = GroupDraft::new(group_limit);
             draft.push(Entry::Opened { downtime: Duration::ZERO, is_clock_doubtful: false });
             let group = draft.finish(Timestamp::from_micros(second));
-            to_commit.send(ToCommit { group, tell_written: false }).await.expect("it runs");
+            to_commit.send(ToCommit { group, tell_written: false, traces: Joined::default() }).await.expect("it runs");
             after = room().await;
             sleep(2 * IDLE).await;
         }
@@ -257,7 +256,7 @@ mod tests {
         draft.push(Entry::Opened { downtime: Duration::ZERO, is_clock_doubtful: false });
         let group = draft.finish(Timestamp::from_micros(1));
         let (to_commit, groups) = mpsc::channel(1);
-        to_commit.send(ToCommit { group, tell_written: false }).await.expect("there is room for one");
+        to_commit.send(ToCommit { group, tell_written: false, traces: Joined::default() }).await.expect("there is room for one");
         drop(to_commit);
         let (committed, _told) = mpsc::channel(16);
         let (release, mut released) = mpsc::channel(16);
@@ -266,7 +265,10 @@ mod tests {
         if fails {
             disk.fail(Operation::Sync, 0);
         }
-        let ended = Committer { journal, workers, retention, groups, committed, released: release, stats }.run().await;
+        let (groups_committed, tracer) = (Arc::default(), Tracer::off());
+        let committer =
+            Committer { journal, workers, retention, groups, committed, released: release, stats, groups_committed, tracer };
+        let ended = committer.run().await;
         (ended.is_ok(), released.recv().await.is_some())
     }
 

@@ -11,7 +11,7 @@ use std::{
 use oncelog_edge::{
     metrics::{
         Histogram, Metric, Registry, Unit,
-        calls::{Calls, SERVED},
+        calls::{Calls, Side},
     },
     names,
 };
@@ -55,7 +55,7 @@ impl Sources {
     pub(crate) fn registry(self) -> Registry {
         let Self { calls, vitals, journal, recovery, groups, refusals } = self;
         let mut all = Registry::default();
-        calls.register(&mut all, &SERVED, Some(&CALLS_ACTIVE));
+        calls.register(&mut all, Side::Server, &CALLS_ACTIVE);
 
         let of_counts = |count: fn(&Counts) -> u64| {
             let vitals = vitals.clone();
@@ -174,8 +174,8 @@ static WINDOWS: Metric =
 static TOPICS: Metric = Metric::new("oncelog.broker.topics", Unit::Count("topic"), "Topics.");
 static PARTITIONS: Metric = Metric::new("oncelog.broker.partitions", Unit::Count("partition"), "Partitions of all topics.");
 static HELD_BATCHES: Metric =
-    Metric::new("oncelog.broker.held_batches", Unit::Count("batch"), "Batches waiting for their predecessors.");
-static HELD_BYTES: Metric = Metric::new("oncelog.broker.held_bytes", Unit::Bytes, "Bytes of these.");
+    Metric::new("oncelog.broker.held.batches", Unit::Count("batch"), "Batches waiting for their predecessors.");
+static HELD_BYTES: Metric = Metric::new("oncelog.broker.held.bytes", Unit::Bytes, "Bytes of the batches that wait.");
 static JOURNAL_BYTES: Metric = Metric::new("oncelog.broker.journal.bytes", Unit::Bytes, "Bytes of the journal's segments.");
 static JOURNAL_SEGMENTS: Metric =
     Metric::new("oncelog.broker.journal.segments", Unit::Count("segment"), "Segments of the journal.");
@@ -192,3 +192,35 @@ static GROUP_ENTRIES: Metric =
 static WRITES: Metric =
     Metric::new("oncelog.broker.write.duration", Unit::Seconds, "Writing a group, waiting for space included.");
 static SYNCS: Metric = Metric::new("oncelog.broker.sync.duration", Unit::Seconds, "Making a group durable.");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_on_observability_shows_every_metric() {
+        let sources = Sources {
+            calls: Arc::new(Calls::of(&[])),
+            vitals: watch::channel(Vitals::default()).1,
+            journal: Arc::default(),
+            recovery: Arc::default(),
+            groups: Arc::default(),
+            refusals: Arc::default(),
+        };
+        let table = sources.registry().table();
+        let page = include_str!("../../docs/observability.md");
+        assert!(page.contains(&table), "docs/observability.md should have this table:\n{table}");
+    }
+
+    #[test]
+    fn every_code_is_counted() {
+        let refusals = Refusals::default();
+        let codes: Vec<_> = (0..100 * CODES).filter_map(|number| ErrorCode::try_from(number).ok()).collect();
+        for &code in &codes {
+            assert_eq!(refusals.of(code), None);
+            refusals.note(code);
+            assert_eq!(refusals.of(code), Some(1), "{code:?}");
+        }
+        assert!(codes.contains(&ErrorCode::SequenceConflict));
+    }
+}

@@ -9,6 +9,10 @@ pub const RPC_SYSTEM: &str = "rpc.system.name";
 pub const RPC_METHOD: &str = "rpc.method";
 /// Of a call: its status, `OK` or `DEADLINE_EXCEEDED`.
 pub const RPC_STATUS: &str = "rpc.response.status_code";
+/// Of a call that is made: the host that was asked for.
+pub const SERVER_ADDRESS: &str = "server.address";
+/// And its port.
+pub const SERVER_PORT: &str = "server.port";
 /// Why something failed: a status or an error code.
 pub const ERROR_TYPE: &str = "error.type";
 
@@ -61,5 +65,17 @@ pub fn refusal(code: ErrorCode) -> &'static str {
 pub const GRPC: &str = "grpc";
 /// The value of [`MESSAGING_SYSTEM`].
 pub const ONCELOG: &str = "oncelog";
-/// A method that is none of the service's own: a name that a caller makes up must not become a label.
+/// A method that is none of the service's own: a name that a caller makes up must not become a label. Also the [`ERROR_TYPE`] of what
+/// has no other.
 pub const OTHER: &str = "_OTHER";
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_page_on_observability_explains_every_name() {
+        let page = include_str!("../../docs/observability.md");
+        let names = include_str!("names.rs").lines().filter_map(|line| line.strip_prefix("pub const ")?.split('"').nth(1));
+        let missing: Vec<_> = names.filter(|name| !page.contains(&format!("`{name}`"))).collect();
+        assert!(missing.is_empty(), "docs/observability.md says nothing of {missing:?}");
+    }
+}

@@ -21,7 +21,7 @@ use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 
 use crate::{
-    metrics::calls::{Calls, Ongoing, status_name},
+    metrics::calls::{Calls, Ongoing, is_server_failure, status_name},
     names,
     trace::{Span, Tracer},
 };
@@ -147,31 +147,23 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        let (method, code, took) = (self.ongoing.method().name, self.ongoing.status(), self.ongoing.took());
+        let (method, code) = (self.ongoing.method().name, self.ongoing.status());
         let status = status_name(code);
         if self.span.is_recorded() {
             self.span.set(names::RPC_STATUS, status);
         }
-        if is_failure(code) {
+        if is_server_failure(code) {
             self.span.fail(status);
         }
         let _logged = self.log.as_ref().map(tracing::Span::enter);
         match code {
             // They say that something is wrong here, and not with the call.
             Code::Internal | Code::Unknown | Code::DataLoss => {
-                tracing::warn!(method, status, ?took, "a call failed");
+                tracing::warn!(method, status, took = ?self.ongoing.took(), "a call failed");
             }
-            _ => tracing::debug!(method, status, ?took, "a call ended"),
+            _ => tracing::debug!(method, status, took = ?self.ongoing.took(), "a call ended"),
         }
     }
-}
-
-/// A status that is the service's doing, as the conventions have it; the others are the caller's.
-fn is_failure(status: Code) -> bool {
-    matches!(
-        status,
-        Code::Unknown | Code::DeadlineExceeded | Code::Unimplemented | Code::Internal | Code::Unavailable | Code::DataLoss
-    )
 }
 
 fn traceparent(headers: &HeaderMap) -> Option<Traceparent> {

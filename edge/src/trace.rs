@@ -7,9 +7,12 @@
 //! Where many become one, records a batch and batches a group, the one is a child of the first and links to each of them
 //! ([`Tracer::join`]). As a root of its own it would ask the sampler again, and a send that is followed would be lost halfway.
 
+mod head;
+
 use std::{
     borrow::Cow,
     fmt,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -25,11 +28,18 @@ use opentelemetry_sdk::trace::SdkTracer;
 
 use crate::names;
 
+pub use head::{DrawnIds, HeadSampler};
 pub use opentelemetry::trace::SpanKind as Kind;
 
 /// Makes spans, if traces are exported. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Tracer(Option<SdkTracer>);
+pub struct Tracer(Option<Recording>);
+
+#[derive(Clone)]
+struct Recording {
+    tracer: SdkTracer,
+    head: Option<Arc<HeadSampler>>,
+}
 
 /// A span that ends when it is dropped; nothing if it is not recorded.
 #[derive(Default)]
@@ -44,7 +54,13 @@ impl Tracer {
 
     /// Records with `tracer`.
     pub fn new(tracer: SdkTracer) -> Self {
-        Self(Some(tracer))
+        Self(Some(Recording { tracer, head: None }))
+    }
+
+    /// The same, with `head` asked before a span is made.
+    #[must_use]
+    pub fn asking(self, head: HeadSampler) -> Self {
+        Self(self.0.map(|recording| Recording { head: Some(Arc::new(head)), ..recording }))
     }
 
     /// Is anything recorded at all?
@@ -55,20 +71,29 @@ impl Tracer {
     /// Begins the span of something that a caller asked for. What the caller decided about sampling is kept; without a word from
     /// it, the sampler decides.
     pub fn serve(&self, name: impl Into<Cow<'static, str>>, caller: Option<Traceparent>) -> Span {
-        let Some(tracer) = &self.0 else { return Span(None) };
+        let Some(Recording { tracer, head }) = &self.0 else { return Span(None) };
+        if let Some(head) = head {
+            let may_be_taken = match caller {
+                None => head.takes_root(),
+                Some(caller) => caller.sampled || head.takes_unsampled(),
+            };
+            if !may_be_taken {
+                return Span(None);
+            }
+        }
         let parent = caller.map_or_else(Context::new, |caller| of(remote(caller.context, caller.sampled)));
         start(tracer, SpanBuilder::from_name(name).with_kind(Kind::Server), &parent)
     }
 
     /// Begins a span within a trace.
     pub fn child(&self, name: impl Into<Cow<'static, str>>, kind: Kind, parent: TraceContext) -> Span {
-        let Some(tracer) = &self.0 else { return Span(None) };
+        let Some(Recording { tracer, .. }) = &self.0 else { return Span(None) };
         start(tracer, SpanBuilder::from_name(name).with_kind(kind), &of(remote(parent, true)))
     }
 
     /// Begins the span of what many became. Not recorded if there is none of them.
     pub fn join(&self, name: impl Into<Cow<'static, str>>, kind: Kind, joined: &Joined) -> Span {
-        let (Some(tracer), [first, ..]) = (&self.0, joined.contexts()) else { return Span(None) };
+        let (Some(Recording { tracer, .. }), [first, ..]) = (&self.0, joined.contexts()) else { return Span(None) };
         let links = joined.contexts().iter().map(|&context| Link::new(remote(context, true), Vec::new(), 0)).collect();
         let builder = SpanBuilder::from_name(name).with_kind(kind).with_links(links);
         let mut span = start(tracer, builder, &of(remote(*first, true)));
@@ -80,7 +105,7 @@ impl Tracer {
 
     /// Records a span that began so long before `ended`, which is now.
     pub fn past(&self, name: impl Into<Cow<'static, str>>, parent: TraceContext, took: Duration, ended: Timestamp) {
-        let Some(tracer) = &self.0 else { return };
+        let Some(Recording { tracer, .. }) = &self.0 else { return };
         let ended = SystemTime::UNIX_EPOCH + Duration::from_micros(ended.as_micros());
         let builder = SpanBuilder::from_name(name).with_kind(Kind::Internal).with_start_time(ended - took);
         if let Some(mut span) = start(tracer, builder, &of(remote(parent, true))).0 {

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use oncelog_edge::{
     accept::{self, Incoming},
     metrics::{
-        Registry,
-        calls::{Calls, SERVED},
+        Metric, Registry, Unit,
+        calls::{Calls, Side},
     },
     observe::ObserveLayer,
     server,
@@ -63,7 +63,7 @@ async fn serve() -> Observed {
     let provider = SdkTracerProvider::builder().with_sampler(sampler).with_simple_exporter(exporter.clone()).build();
     let calls = Arc::new(Calls::of(&["oncelog.v1.ProducerService"]));
     let mut registry = Registry::default();
-    calls.register(&mut registry, &SERVED, None);
+    calls.register(&mut registry, Side::Server, &ACTIVE);
     let layer = ObserveLayer::new(calls, Tracer::new(provider.tracer("test")));
     let incoming = Incoming::bind(([127, 0, 0, 1], 0).into(), accept::Limits::default()).await.expect("a free port");
     let endpoint = Endpoint::new(format!("http://{}", incoming.local_addr())).expect("a URL");
@@ -87,12 +87,12 @@ impl Observed {
     /// How many calls of a method ended with a status.
     fn count(&self, method: &str, status: &str) -> u64 {
         let start = format!(
-            "rpc_server_call_duration_seconds_count{{rpc_method=\"oncelog.v1.ProducerService/{method}\",\
-             rpc_response_status_code=\"{status}\"}} "
+            "rpc_server_call_duration_seconds_count{{rpc_system_name=\"grpc\",\
+             rpc_method=\"oncelog.v1.ProducerService/{method}\",rpc_response_status_code=\"{status}\""
         );
         let text = self.registry.text();
-        let count = text.lines().find_map(|line| line.strip_prefix(&start)).map(|count| count.parse().expect("a number"));
-        count.unwrap_or(0)
+        let line = text.lines().find(|line| line.starts_with(&start));
+        line.and_then(|line| line.rsplit(' ').next()).map_or(0, |count| count.parse().expect("a number"))
     }
 
     /// The spans that have ended, once there are so many.
@@ -107,6 +107,7 @@ impl Observed {
     }
 }
 
+static ACTIVE: Metric = Metric::new("active", Unit::Count("call"), "Open.");
 const SAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 #[tokio::test]

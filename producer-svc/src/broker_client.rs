@@ -46,18 +46,16 @@ pub(crate) struct BrokerClient {
     calls: Arc<Calls>,
 }
 
+/// What came of a call, and the status that it ended with.
+pub(crate) type Ended = (Event, Code);
+
 impl BrokerClient {
     /// Does not connect yet. Calls are made as `settings` say, at most `max_in_flight` of them with batches at a time, and each is
     /// counted into `calls`.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub(crate) fn new(
-        settings: &Settings,
-        connect: &Connect,
-        wall_clock: WallClock,
-        calls: Arc<Calls>,
-    ) -> Self {
+    pub(crate) fn new(settings: &Settings, connect: &Connect, wall_clock: WallClock, calls: Arc<Calls>) -> Self {
         let endpoint = Endpoint::from(settings.broker.clone())
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
@@ -77,19 +75,20 @@ impl BrokerClient {
     ///
     /// # Panics
     /// More calls than `max_in_flight` have not ended.
-    pub(crate) fn produce(&self, produce: ProduceCall, attempts: Attempts) -> impl Future<Output = Event> + Send + use<> {
+    pub(crate) fn produce(&self, produce: ProduceCall, attempts: Attempts) -> impl Future<Output = Ended> + Send + use<> {
         let ProduceCall { call, batches, timeout } = produce;
         let counts: Vec<_> = batches.iter().map(|batch| batch.packed.count()).collect();
         let answered = self.stream.call(Outgoing { batches, acks: self.acks, attempts }, Instant::now() + timeout);
         let (acks, wall_clock) = (self.acks, self.wall_clock.clone());
         async move {
+            let answered = answered.await;
+            let status = answered.as_ref().map_or_else(Status::code, |_| Code::Ok);
             let results = answered
-                .await
                 .map_err(|status| failure(&status, false))
                 .and_then(|response| answer::batches(response, &counts, acks, wall_clock.now()).map_err(in_doubt));
             match results {
-                Ok(results) => Event::ProduceAnswered { call, results },
-                Err(failure) => Event::ProduceFailed { call, failure },
+                Ok(results) => (Event::ProduceAnswered { call, results }, status),
+                Err(failure) => (Event::ProduceFailed { call, failure }, status),
             }
         }
     }

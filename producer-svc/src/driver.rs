@@ -13,9 +13,10 @@ use tokio::{
     task::JoinSet,
     time::sleep_until,
 };
+use tonic::Code;
 
 use crate::{
-    broker_client::BrokerClient,
+    broker_client::{BrokerClient, Ended},
     buffer::{Buffer, Reserved},
     clock::Clock,
     metrics::Metrics,
@@ -62,7 +63,7 @@ pub(crate) struct Driver {
 struct Running {
     driver: Driver,
     clock: Clock,
-    calls: JoinSet<Event>,
+    calls: JoinSet<Ended>,
     waiting: FxHashMap<SendId, oneshot::Sender<Vec<RecordOutcome>>>,
     next_send: u64,
     /// The log says that the broker is away.
@@ -127,10 +128,10 @@ impl Running {
         self.tell(Event::Send { id, topic, records });
     }
 
-    fn ended(&mut self, ended: Result<Event, tokio::task::JoinError>) {
+    fn ended(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
         match ended {
-            Ok(event) => {
-                self.note_call(&event);
+            Ok((event, status)) => {
+                self.note_call(&event, status);
                 self.tell(event);
             }
             // A call that never reports back would be in flight for ever.
@@ -139,10 +140,11 @@ impl Running {
         }
     }
 
-    fn note_call(&mut self, event: &Event) {
+    /// Counts, records and logs what came of a call.
+    fn note_call(&mut self, event: &Event, status: Code) {
         let Driver { metrics, traces, .. } = &mut self.driver;
         let trace = match event {
-            Event::ProduceFailed { call, .. } => traces.of_call(*call),
+            Event::ProduceFailed { call, .. } | Event::ProduceAnswered { call, .. } => traces.of_call(*call),
             _ => None,
         };
         match event {
@@ -153,30 +155,34 @@ impl Running {
             }
             Event::ProduceFailed { call, failure } => {
                 metrics.produce_failures.add(1);
-                traces.failed(*call, failure);
+                traces.failed(*call, status, failure);
             }
             _ => {}
-        }
-        if let Event::ProduceAnswered { results, .. } = event
-            && let Some(message) = results.iter().find_map(says_nothing)
-        {
-            tracing::warn!(message, "the broker does not say whether it appended a batch; it is sent again until it does");
         }
         self.log_call(event, trace);
     }
 
-    /// Tells of a broker that stops answering, once, and of one that answers again.
+    /// Tells of a broker that stops answering, once, and of one that answers again; and of one whose answers say nothing.
     fn log_call(&mut self, event: &Event, trace: Option<TraceContext>) {
         let trace_id = trace.map(|trace| tracing::field::display(trace.trace_id()));
+        if let Event::ProduceAnswered { results, .. } = event
+            && let Some(message) = results.iter().find_map(says_nothing)
+        {
+            tracing::warn!(
+                trace_id,
+                error = message,
+                "the broker does not say whether it appended a batch; it is sent again until it does"
+            );
+        }
         match event {
             Event::ProduceFailed { failure, .. } | Event::InitFailed { failure, .. } => {
-                tracing::debug!(trace_id, kind = ?failure.kind, message = failure.message, "a call to the broker failed");
+                tracing::debug!(trace_id, kind = ?failure.kind, error = failure.message, "a call to the broker failed");
                 if let (Event::InitFailed { .. }, FailureKind::Permanent | FailureKind::UnknownProducer) = (event, failure.kind) {
-                    tracing::warn!(message = failure.message, "the broker refused InitProducerId; nothing is sent without an id");
+                    tracing::warn!(error = failure.message, "the broker refused InitProducerId; nothing is sent without an id");
                 }
                 if failure.kind == FailureKind::InDoubt && !self.broker_away {
                     self.broker_away = true;
-                    tracing::warn!(trace_id, message = failure.message, "the broker does not answer; trying again until it does");
+                    tracing::warn!(trace_id, error = failure.message, "the broker does not answer; trying again until it does");
                 }
             }
             _ if self.broker_away => {
@@ -203,7 +209,9 @@ impl Running {
                     if let Some((producer, epoch)) = recover {
                         tracing::warn!(%producer, %epoch, "recovering: asking the broker what is in the log");
                     }
-                    self.calls.spawn(self.driver.broker.clone().init(init, recover, token, timeout));
+                    let made = self.driver.broker.clone().init(init, recover, token, timeout);
+                    // What it ended with is in the event; it is in no trace.
+                    self.calls.spawn(async move { (made.await, Code::Ok) });
                 }
                 Action::Complete { send, outcomes } => self.complete(send, outcomes),
                 Action::Free { bytes } => self.driver.buffer.free(bytes),

@@ -7,7 +7,7 @@ use std::sync::{
 
 use oncelog_edge::metrics::{
     Histogram, Metric, Registry, Unit,
-    calls::{Calls, MADE, SERVED},
+    calls::{Calls, Side},
 };
 
 use crate::{
@@ -93,10 +93,10 @@ impl Metrics {
     }
 
     /// All of them, as they are told.
-    pub(crate) fn registry(self: &Arc<Self>, served: &Arc<Calls>, capacity: usize, buffer: &Buffer) -> Registry {
+    pub(crate) fn registry(self: &Arc<Self>, served: &Arc<Calls>, buffer: &Buffer) -> Registry {
         let mut all = Registry::default();
-        served.register(&mut all, &SERVED, Some(&CALLS_ACTIVE));
-        self.broker_calls.register(&mut all, &MADE, Some(&BROKER_CALLS_ACTIVE));
+        served.register(&mut all, Side::Server, &CALLS_ACTIVE);
+        self.broker_calls.register(&mut all, Side::Client, &BROKER_CALLS_ACTIVE);
 
         let counted = |counter: fn(&Self) -> &Counter| {
             let metrics = Arc::clone(self);
@@ -120,9 +120,12 @@ impl Metrics {
         all.histogram(&BATCH_RECORDS, &self.batch_records);
         all.histogram(&BATCH_FILL, &self.batch_fill);
 
-        let buffer = buffer.clone();
-        all.gauge(&BUFFER_MEMORY, move || Some(capacity as u64));
-        all.gauge(&BUFFER_AVAILABLE, move || Some(buffer.available() as u64));
+        let of_buffer = |bytes: fn(&Buffer) -> usize| {
+            let buffer = buffer.clone();
+            move || Some(bytes(&buffer) as u64)
+        };
+        all.gauge(&BUFFER_MEMORY, of_buffer(Buffer::capacity));
+        all.gauge(&BUFFER_AVAILABLE, of_buffer(Buffer::available));
         all
     }
 }
@@ -149,9 +152,26 @@ static DUPLICATES: Metric = Metric::new(
 );
 static BATCH_BYTES: Metric =
     Metric::new("oncelog.producer.batch.bytes", Unit::Bytes, "Sizes of batches as sent, those sent again included.");
-static BATCH_RECORDS: Metric = Metric::new("oncelog.producer.batch.records", Unit::Count("record"), "Records of these.");
-static BATCH_FILL: Metric =
-    Metric::new("oncelog.producer.batch.fill", Unit::Ratio, "Sizes of these before compression, as shares of batch.size.");
-static BUFFER_MEMORY: Metric = Metric::new("oncelog.producer.buffer_memory_bytes", Unit::Bytes, "buffer.memory.");
+static BATCH_RECORDS: Metric =
+    Metric::new("oncelog.producer.batch.records", Unit::Count("record"), "Records of batches as sent.");
+static BATCH_FILL: Metric = Metric::new(
+    "oncelog.producer.batch.fill_ratio",
+    Unit::Ratio,
+    "Sizes of batches before compression, as shares of batch.size.",
+);
+static BUFFER_MEMORY: Metric = Metric::new("oncelog.producer.buffer.memory", Unit::Bytes, "Bytes of buffer.memory.");
 static BUFFER_AVAILABLE: Metric =
-    Metric::new("oncelog.producer.buffer_available_bytes", Unit::Bytes, "Bytes of buffer.memory that are free.");
+    Metric::new("oncelog.producer.buffer.available", Unit::Bytes, "Bytes of buffer.memory that are free.");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_on_observability_shows_every_metric() {
+        let metrics = Arc::new(Metrics::new(1));
+        let table = metrics.registry(&Arc::new(Calls::of(&[])), &Buffer::new(1)).table();
+        let page = include_str!("../../docs/observability.md");
+        assert!(page.contains(&table), "docs/observability.md should have this table:\n{table}");
+    }
+}

@@ -110,7 +110,7 @@ impl Producer {
         let calls = Arc::new(Calls::of(SERVICES));
         let metrics = Arc::new(Metrics::new(settings.batch_size));
         let buffer = Buffer::new(settings.buffer_memory);
-        let registry = Arc::new(metrics.registry(&calls, settings.buffer_memory, &buffer));
+        let registry = Arc::new(metrics.registry(&calls, &buffer));
         telemetry.export(env!("CARGO_PKG_NAME"), &registry);
         let broker = BrokerClient::new(&settings, &connect, wall_clock, Arc::clone(&metrics.broker_calls));
         let topics = Topics::new(broker.clone(), settings.retry_backoff);
@@ -125,7 +125,7 @@ impl Producer {
             topics,
             buffer,
             metrics,
-            traces: Traces::new(tracer.clone()),
+            traces: Traces::new(tracer.clone(), &settings.broker),
         };
 
         let admin_addr = admin.as_ref().map(Admin::local_addr);

@@ -12,13 +12,15 @@
 //! a trace, nothing is asked and nothing is kept.
 
 use oncelog_edge::{
+    metrics::calls::status_name,
     names,
     trace::{Kind, Span, Tracer, as_value},
 };
-use oncelog_proto::{Offset, TraceContext, trace::Joined};
+use oncelog_proto::{TraceContext, trace::Joined};
 use rustc_hash::FxHashMap;
+use tonic::{Code, transport::Uri};
 
-use crate::session::{BatchAnswer, CallFailure, CallId, OutgoingBatch, ProduceCall, RecordOutcome, SendId, Session};
+use crate::session::{BatchAnswer, CallFailure, CallId, FailureKind, OutgoingBatch, ProduceCall, RecordOutcome, SendId, Session};
 
 /// Records of one request that is in a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +40,9 @@ pub(crate) type Attempts = Vec<(usize, TraceContext)>;
 #[derive(Debug, Default)]
 pub(crate) struct Traces {
     tracer: Tracer,
+    /// Of the broker, as it is configured.
+    server_address: String,
+    server_port: i64,
     sends: FxHashMap<SendId, TracedSend>,
     calls: FxHashMap<CallId, Vec<Attempt>>,
 }
@@ -67,8 +72,11 @@ struct Attempt {
 }
 
 impl Traces {
-    pub(crate) fn new(tracer: Tracer) -> Self {
-        Self { tracer, ..Self::default() }
+    /// Of calls to `broker`.
+    pub(crate) fn new(tracer: Tracer, broker: &Uri) -> Self {
+        let server_port = broker.port_u16().unwrap_or(if broker.scheme_str() == Some("https") { 443 } else { 80 });
+        let server_address = broker.host().unwrap_or_default().to_owned();
+        Self { tracer, server_address, server_port: server_port.into(), ..Self::default() }
     }
 
     /// A `Send` becomes the session's.
@@ -125,6 +133,8 @@ impl Traces {
         let mut span = tracer.child(PRODUCE, Kind::Client, traced.span.context()?);
         span.set(names::RPC_SYSTEM, names::GRPC);
         span.set(names::RPC_METHOD, PRODUCE);
+        span.set(names::SERVER_ADDRESS, self.server_address.clone());
+        span.set(names::SERVER_PORT, self.server_port);
         span.set(names::ATTEMPT, traced.attempts);
         span.set(names::BYTES, as_value(batch.packed.data().len()));
         if let Some(tag) = batch.tag {
@@ -138,6 +148,7 @@ impl Traces {
     /// A call was answered. A batch that is in the log is at its end; any other may be sent again.
     pub(crate) fn answered(&mut self, call: CallId, results: &[BatchAnswer]) {
         for Attempt { index, batch: (send, first), mut span } in self.ended(call) {
+            span.set(names::RPC_STATUS, status_name(Code::Ok));
             match results.get(index) {
                 Some(BatchAnswer::Acknowledged { base_offset, duplicate, .. }) => {
                     let outcome = if *duplicate { "duplicate" } else { "appended" };
@@ -146,7 +157,9 @@ impl Traces {
                         continue;
                     };
                     batch.span.set(names::OUTCOME, outcome);
-                    batch.span.set(names::BASE_OFFSET, base_offset.map_or(-1, Offset::get));
+                    if let Some(offset) = base_offset {
+                        batch.span.set(names::BASE_OFFSET, offset.get());
+                    }
                 }
                 Some(BatchAnswer::Refused { code, message, .. }) => {
                     span.set(names::OUTCOME, names::refusal(*code));
@@ -157,11 +170,12 @@ impl Traces {
         }
     }
 
-    /// A call was not answered.
-    pub(crate) fn failed(&mut self, call: CallId, failure: &CallFailure) {
+    /// A call ended with this status and without an answer, or with one that makes no sense.
+    pub(crate) fn failed(&mut self, call: CallId, status: Code, failure: &CallFailure) {
         for Attempt { mut span, .. } in self.ended(call) {
-            span.set(names::OUTCOME, "unknown");
-            span.fail_with("no_answer", failure.message.clone());
+            span.set(names::RPC_STATUS, status_name(status));
+            span.set(names::OUTCOME, if failure.kind == FailureKind::Permanent { "refused" } else { "unknown" });
+            span.fail_with(if status == Code::Ok { names::OTHER } else { status_name(status) }, failure.message.clone());
         }
     }
 
@@ -216,12 +230,12 @@ const MAX_ATTEMPTS: usize = 64;
 mod tests {
     use std::time::Duration;
 
-    use oncelog_proto::{Epoch, Monotonic, PartitionIndex, ProducerId, Timestamp, TopicName, v1::Record};
+    use oncelog_proto::{Epoch, Monotonic, Offset, PartitionIndex, ProducerId, Timestamp, TopicName, v1::Record};
     use opentelemetry::trace::TracerProvider as _;
     use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
 
     use super::*;
-    use crate::session::{Action, Event, FailureKind, InitAnswer, SessionConfig};
+    use crate::session::{Action, Event, InitAnswer, SessionConfig};
 
     /// A session with its id, the spans of what it does, and where they go.
     struct Followed {
@@ -237,7 +251,7 @@ mod tests {
             let config = SessionConfig { linger: Duration::from_millis(5), ..settings.session("token".to_owned()) };
             let exporter = InMemorySpanExporter::default();
             let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
-            let traces = Traces::new(Tracer::new(provider.tracer("test")));
+            let traces = Traces::new(Tracer::new(provider.tracer("test")), &Uri::from_static("http://broker:50051"));
             let mut followed = Self { session: Session::new(config, 1), traces, exporter, now: Monotonic::from_micros(0) };
             let Some(Action::Init { init, .. }) = followed.session.poll_action() else { panic!("it asks for an id first") };
             let producer = ProducerId::new(7).expect("positive");
@@ -292,7 +306,7 @@ mod tests {
         assert_eq!(attempts.iter().map(|(index, context)| (*index, context.trace())).collect::<Vec<_>>(), [(0, [1; 16])]);
         assert_eq!(followed.traces.of_call(first).map(|context| context.trace()), Some([1; 16]));
         let failure = CallFailure { kind: FailureKind::InDoubt, message: "cut".to_owned() };
-        followed.traces.failed(first, &failure);
+        followed.traces.failed(first, Code::Unavailable, &failure);
         followed.tell(Event::ProduceFailed { call: first, failure });
         let (second, attempts) = followed.call();
         assert_eq!(attempts.len(), 1);
@@ -307,6 +321,11 @@ mod tests {
         let told: Vec<_> =
             told.iter().map(|(name, outcome, attempt)| (name.as_str(), outcome.as_str(), attempt.as_str())).collect();
         assert_eq!(told, [(PRODUCE, "unknown", "1"), (PRODUCE, "duplicate", "2"), ("send t", "duplicate", "")]);
+        assert_eq!(spans[..2].iter().map(|attempt| said(attempt, names::RPC_STATUS)).collect::<Vec<_>>(), ["UNAVAILABLE", "OK"]);
+        assert_eq!(
+            (said(&spans[0], names::SERVER_ADDRESS), said(&spans[0], names::SERVER_PORT)),
+            ("broker".into(), "50051".into())
+        );
         let batch = &spans[2];
         assert_eq!(said(batch, names::MESSAGING_COUNT), "6");
         assert!(spans[..2].iter().all(|attempt| attempt.parent_span_id == batch.span_context.span_id()));
@@ -328,7 +347,7 @@ mod tests {
         followed.send(0, Some(context(1)));
         let (call, _) = followed.call();
         let failure = CallFailure { kind: FailureKind::InDoubt, message: "cut".to_owned() };
-        followed.traces.failed(call, &failure);
+        followed.traces.failed(call, Code::DeadlineExceeded, &failure);
         followed.traces.completed(SendId(0), &[RecordOutcome::Unknown, RecordOutcome::Unknown]);
         let spans = followed.spans();
         assert_eq!(spans.iter().map(|span| said(span, names::OUTCOME)).collect::<Vec<_>>(), ["unknown", "unknown"]);

@@ -1,9 +1,11 @@
 //! A record is followed from its caller to the group that it became durable with, as a real collector sees it.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use oncelog_chaos::{
+    port,
     process::{Process, get},
+    program::Program,
     stage::{Stage, channel},
 };
 use oncelog_proto::v1::{
@@ -23,7 +25,7 @@ use tonic::{Request, transport::Channel};
 struct Watched {
     stage: Stage,
     collector: Collector,
-    _workplace: Workplace,
+    workplace: Workplace,
 }
 
 impl Watched {
@@ -33,7 +35,7 @@ impl Watched {
         let producer_args: Vec<_> = producer_args.iter().map(|&arg| arg.to_owned()).collect();
         let (data, logs) = (workplace.path("data"), workplace.path(""));
         let stage = Stage::start(collector.programs(), &data, &logs, &[], &producer_args).await.expect("both start");
-        Some(Self { stage, collector, _workplace: workplace })
+        Some(Self { stage, collector, workplace })
     }
 
     fn sender(&self) -> ProducerServiceClient<Channel> {
@@ -44,11 +46,23 @@ impl Watched {
         BrokerServiceClient::new(channel(self.stage.broker_addr()))
     }
 
+    fn producer_log(&self) -> String {
+        std::fs::read_to_string(self.workplace.path("producer.log")).expect("it is written")
+    }
+
     /// Stops all of it, so that everything is told.
     async fn received(self) -> Received {
         self.stage.stop().await.expect("both end well");
         self.collector.received().await.expect("the collector ends well")
     }
+}
+
+/// What is logged of the broker that does not answer names the trace that waits for it.
+fn assert_logged(log: &str, trace: &str) {
+    let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("a line is JSON"));
+    let away = "the broker does not answer; trying again until it does";
+    let found: Vec<_> = lines.filter(|line| line["message"] == away).collect();
+    assert!(found.iter().any(|line| line["trace_id"] == trace && line["level"] == "WARN"), "{log}");
 }
 
 /// A caller's own trace: its id, and that of the span that calls.
@@ -95,6 +109,7 @@ async fn a_send_that_was_retried_is_followed_from_its_caller_to_the_group_commit
 
     let records = fetch(&mut watched.broker(), v1::FetchRequest { topic: "t".to_owned(), ..Default::default() }).await;
     let records: Vec<_> = records.expect("readable").into_iter().flat_map(|response| response.records).collect();
+    assert_logged(&watched.producer_log(), &trace);
     let received = watched.received().await;
     let spans = received.trace(&trace);
 
@@ -109,6 +124,9 @@ async fn a_send_that_was_retried_is_followed_from_its_caller_to_the_group_commit
     attempts.sort_by_key(|span| span.attribute("oncelog.attempt"));
     let told: Vec<_> = attempts.iter().map(|span| (span.outcome().expect("told"), span.failed)).collect();
     assert_eq!(told, [("unknown".to_owned(), true), ("duplicate".to_owned(), false)]);
+    let statuses: Vec<_> = attempts.iter().map(|span| span.attribute("rpc.response.status_code").expect("told")).collect();
+    assert_ne!(statuses[0], "OK");
+    assert_eq!(statuses[1], "OK");
     assert!(attempts.iter().all(|span| span.parent == batch.id));
 
     let appends = named(&spans, "append t");
@@ -233,32 +251,39 @@ async fn batches_that_are_duplicates_early_or_refused_say_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_metric_of_the_admin_port_reaches_the_collector() {
+async fn every_metric_of_the_admin_ports_reaches_the_collector() {
     let workplace = Workplace::new();
     let Some(collector) = Collector::start(&workplace).await.expect("the collector starts") else { return };
-    let (listen, admin) = (oncelog_chaos::port::free(), oncelog_chaos::port::free());
-    let args = [
-        format!("--listen={listen}"),
-        format!("--admin-listen={admin}"),
-        format!("--data-dir={}", workplace.path("data").display()),
-    ];
-    let mut broker = Process::start(&collector.programs().broker, &args, &workplace.path("broker.log")).expect("it starts");
-    broker.ready(admin).await.expect("it is ready");
-    let mut client = BrokerServiceClient::new(channel(listen));
-    let create = v1::CreateTopicRequest { topic: "t".to_owned(), ..Default::default() };
-    client.create_topic(create).await.expect("created");
-    let text = get(admin, "/metrics").await.expect("told");
+    let [broker_addr, broker_admin, producer_addr, producer_admin] = std::array::from_fn(|_| port::free());
+    let start = async |program: &Program, listen: SocketAddr, admin: SocketAddr, more: String| {
+        let args = [format!("--listen={listen}"), format!("--admin-listen={admin}"), more];
+        let log = workplace.path(&format!("{}.log", program.name()));
+        let mut process = Process::start(program, &args, &log).expect("it starts");
+        process.ready(admin).await.expect("it is ready");
+        process
+    };
+    let programs = collector.programs();
+    let data = format!("--data-dir={}", workplace.path("data").display());
+    let broker = start(&programs.broker, broker_addr, broker_admin, data).await;
+    let producer = start(&programs.producer, producer_addr, producer_admin, format!("--broker=http://{broker_addr}")).await;
+    ProducerServiceClient::new(channel(producer_addr)).send(send("counted")).await.expect("appended");
+    let texts = [get(broker_admin, "/metrics").await.expect("told"), get(producer_admin, "/metrics").await.expect("told")];
+    assert!(producer.terminate().await.expect("it ends").success());
     assert!(broker.terminate().await.expect("it ends").success());
     let received = collector.received().await.expect("it ends well");
 
     let normal = |name: &str| {
         let name = name.replace('.', "_");
-        ["_total", "_seconds", "_bytes"].iter().fold(name, |name, end| name.strip_suffix(end).unwrap_or(&name).to_owned())
+        let ends = ["_total", "_seconds", "_bytes", "_ratio"];
+        ends.iter().fold(name, |name, end| name.strip_suffix(end).unwrap_or(&name).to_owned())
     };
     let exported: BTreeSet<_> = received.metrics.iter().map(|name| normal(name)).collect();
-    let served = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).map(|(name, _)| normal(name));
-    for name in served {
-        assert!(exported.contains(&name), "{name} is not among {exported:?}");
+    for (text, known) in texts.iter().zip(["oncelog_broker_sync_duration", "oncelog_producer_batch_fill"]) {
+        let served = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+        let served: Vec<_> = served.map(|(name, _)| normal(name)).collect();
+        assert!(served.iter().any(|name| name == known), "{text}");
+        for name in served {
+            assert!(exported.contains(&name), "{name} is not among {exported:?}");
+        }
     }
-    assert!(exported.contains("rpc_server_call_duration") && exported.contains("oncelog_broker_sync_duration"), "{exported:?}");
 }

@@ -6,7 +6,6 @@ mod produce_stream;
 mod traced;
 
 use std::{
-    mem,
     pin::Pin,
     sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
@@ -115,8 +114,8 @@ impl BrokerRpc {
         // Before the work of parsing: what is refused for want of memory should cost little.
         let memory = owner.reserve(kept_bytes(&request))?;
         let (mut ask, (memory, _arrived)) = self.parse(request, (memory, arrived)).await?;
-        let traced = Traced::begin(&self.seen.tracer, &mut ask, call);
-        let awaited = owner.hand_over(ask, memory).await?;
+        let mut traced = Traced::begin(&self.seen.tracer, &mut ask, call);
+        let awaited = owner.hand_over(ask, memory).await.inspect_err(|fault| traced.refuse(fault))?;
         Ok(Producing { awaited, traced, refusals: Arc::clone(&self.seen.refusals) })
     }
 
@@ -228,7 +227,7 @@ impl Future for Producing {
         let told = ready!(Pin::new(&mut self.awaited).poll(cx))?;
         Poll::Ready(match told {
             Told::Answer(Answer::Produced(outcomes)) => {
-                mem::take(&mut self.traced).end(&outcomes);
+                self.traced.end(&outcomes);
                 for outcome in &outcomes {
                     if let BatchOutcome::Refused(fault) = outcome {
                         self.refusals.note(fault.code());
@@ -236,7 +235,10 @@ impl Future for Producing {
                 }
                 Ok(reply::produced(outcomes))
             }
-            Told::Answer(Answer::Refused(fault)) => Err(fault),
+            Told::Answer(Answer::Refused(fault)) => {
+                self.traced.refuse(&fault);
+                Err(fault)
+            }
             Told::Answer(_) | Told::Tail(..) => Err(mismatch()),
         })
     }

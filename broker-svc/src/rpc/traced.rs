@@ -3,11 +3,13 @@
 //! The pipeline is told the context of a batch's span in place of its sender's, so that what is waited for on the batch's behalf, its
 //! predecessors or the group that it is written with, stands below it.
 
+use std::mem;
+
 use oncelog_edge::{
     names,
     trace::{Kind, Span, Tracer, as_value},
 };
-use oncelog_proto::{Offset, TraceContext};
+use oncelog_proto::{Fault, TraceContext};
 
 use crate::{
     pipeline::{BatchOutcome, Request},
@@ -35,21 +37,37 @@ impl Traced {
     }
 
     /// Ends them with the outcomes of the call's batches.
-    pub(super) fn end(self, outcomes: &[BatchOutcome]) {
-        for (index, mut span) in self.0 {
+    pub(super) fn end(&mut self, outcomes: &[BatchOutcome]) {
+        for (index, mut span) in mem::take(&mut self.0) {
             match outcomes.get(index) {
                 Some(BatchOutcome::Acknowledged { base_offset, duplicate, .. }) => {
                     span.set(names::OUTCOME, if *duplicate { "duplicate" } else { "appended" });
-                    span.set(names::BASE_OFFSET, base_offset.map_or(-1, Offset::get));
+                    if let Some(offset) = base_offset {
+                        span.set(names::BASE_OFFSET, offset.get());
+                    }
                 }
-                Some(BatchOutcome::Refused(fault)) => {
-                    span.set(names::OUTCOME, names::refusal(fault.code()));
-                    span.fail(fault.code().reason());
-                }
+                Some(BatchOutcome::Refused(fault)) => refused(&mut span, fault),
                 None => span.set(names::OUTCOME, "unknown"),
             }
         }
     }
+
+    /// Ends them: nothing of the call was done.
+    pub(super) fn refuse(&mut self, fault: &Fault) {
+        mem::take(&mut self.0).iter_mut().for_each(|(_, span)| refused(span, fault));
+    }
+}
+
+impl Drop for Traced {
+    /// Nobody heard what became of them.
+    fn drop(&mut self) {
+        self.0.iter_mut().for_each(|(_, span)| span.set(names::OUTCOME, "unknown"));
+    }
+}
+
+fn refused(span: &mut Span, fault: &Fault) {
+    span.set(names::OUTCOME, names::refusal(fault.code()));
+    span.fail(fault.code().reason());
 }
 
 fn append_span(tracer: &Tracer, arrival: &Arrival, parent: TraceContext) -> Span {

@@ -67,18 +67,33 @@ impl Calls {
         Ongoing { method: self.method(path), calls: Arc::clone(self), began: Instant::now(), status: Code::Cancelled }
     }
 
-    /// Adds them to `registry`: the durations as `durations`, and how many are open as `active`.
-    pub fn register(self: &Arc<Self>, registry: &mut Registry, durations: &'static Metric, active: Option<&'static Metric>) {
+    /// Adds them to `registry`: how long they took, by whoever is on this `side` of them, and how many are open as `active`.
+    pub fn register(self: &Arc<Self>, registry: &mut Registry, side: Side, active: &'static Metric) {
+        let (durations, is_failure): (_, fn(Code) -> bool) = match side {
+            Side::Server => (&SERVED, is_server_failure),
+            Side::Client => (&MADE, |status| status != Code::Ok),
+        };
         let series = self.methods.iter().flat_map(|counted| {
-            let by_status = STATUSES.iter().zip(&counted.by_status);
-            by_status.map(|(status, histogram)| (vec![counted.method.name, *status], Arc::clone(histogram)))
+            let by_status = STATUSES.iter().zip(&counted.by_status).enumerate();
+            by_status.map(move |(number, (status, histogram))| {
+                let code = i32::try_from(number).map_or(Code::Unknown, Code::from_i32);
+                let error = if is_failure(code) { *status } else { "" };
+                (vec![names::GRPC, counted.method.name, *status, error], Arc::clone(histogram))
+            })
         });
         registry.histograms(durations, series);
-        if let Some(active) = active {
-            let calls = Arc::clone(self);
-            registry.gauge(active, move || Some(calls.active.load(Ordering::Relaxed)));
-        }
+        let calls = Arc::clone(self);
+        registry.gauge(active, move || Some(calls.active.load(Ordering::Relaxed)));
     }
+}
+
+/// Who counts calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Who answers them.
+    Server,
+    /// Who makes them.
+    Client,
 }
 
 /// A call that has begun. It ends when this is dropped, and is `CANCELLED` unless it was said otherwise.
@@ -141,20 +156,30 @@ pub fn status_name(status: Code) -> &'static str {
     STATUSES[status as usize]
 }
 
+/// Is a status the service's doing, as the conventions have it? The others are the caller's.
+pub fn is_server_failure(status: Code) -> bool {
+    matches!(
+        status,
+        Code::Unknown | Code::DeadlineExceeded | Code::Unimplemented | Code::Internal | Code::Unavailable | Code::DataLoss
+    )
+}
+
 /// The calls that a service answers.
-pub static SERVED: Metric = Metric::new(
+static SERVED: Metric = Metric::new(
     "rpc.server.call.duration",
     Unit::Seconds,
     "Calls that were answered, by method and status; of a stream, from its beginning to its end.",
 )
-.by(&[names::RPC_METHOD, names::RPC_STATUS]);
+.by(LABELS);
 /// The calls that a service makes.
-pub static MADE: Metric = Metric::new(
+static MADE: Metric = Metric::new(
     "rpc.client.call.duration",
     Unit::Seconds,
     "Calls that were made, by method and status; of a stream of calls, each by itself.",
 )
-.by(&[names::RPC_METHOD, names::RPC_STATUS]);
+.by(LABELS);
+/// The conventions want all of them.
+const LABELS: &[&str] = &[names::RPC_SYSTEM, names::RPC_METHOD, names::RPC_STATUS, names::ERROR_TYPE];
 
 /// By number.
 const STATUSES: [&str; 17] = [
@@ -199,14 +224,17 @@ mod tests {
         let calls = Arc::new(Calls::of(&["oncelog.v1.ProducerService"]));
         let mut registry = Registry::default();
         static ACTIVE: Metric = Metric::new("active", Unit::Count("call"), "Open.");
-        calls.register(&mut registry, &SERVED, Some(&ACTIVE));
+        calls.register(&mut registry, Side::Server, &ACTIVE);
         for path in ["/oncelog.v1.ProducerService/Send", "/made.up/Name", "/oncelog.v1.BrokerService/Fetch"] {
             calls.begin(path).end(&Err::<(), _>(Status::unavailable("")));
         }
         let _open = calls.begin("/oncelog.v1.ProducerService/Send");
         let text = registry.text();
         let count = |method: &str| {
-            format!("rpc_server_call_duration_seconds_count{{rpc_method=\"{method}\",rpc_response_status_code=\"UNAVAILABLE\"}}")
+            format!(
+                "rpc_server_call_duration_seconds_count{{rpc_system_name=\"grpc\",rpc_method=\"{method}\",\
+                 rpc_response_status_code=\"UNAVAILABLE\",error_type=\"UNAVAILABLE\"}}"
+            )
         };
         assert!(text.contains(&format!("{} 1\n", count("oncelog.v1.ProducerService/Send"))), "{text}");
         assert!(text.contains(&format!("{} 2\n", count(names::OTHER))), "{text}");

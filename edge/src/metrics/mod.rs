@@ -9,11 +9,13 @@
 //! | `histogram` | how long and how large: buckets that many threads count into |
 //! | `text` | Prometheus' text format, and the names in it |
 //! | `otlp` | the same for OTLP |
+//! | `table` | what the documentation shows of it |
 //! | [`calls`] | the calls of a service, and those that it makes |
 
 pub mod calls;
 mod histogram;
 mod otlp;
+mod table;
 mod text;
 
 use std::{fmt, sync::Arc};
@@ -79,7 +81,7 @@ enum Source {
     Histogram(Vec<(Values, Arc<Histogram>)>),
 }
 
-/// The values of a series' labels, in the order of its metric's.
+/// The values of a series' labels, in the order of its metric's. An empty one stands for none.
 type Values = Vec<&'static str>;
 
 /// Reads a number; none if it is not known yet.

@@ -50,7 +50,8 @@ impl Family {
 }
 
 fn attributes(metric: &Metric, values: &[&'static str]) -> Vec<KeyValue> {
-    metric.labels.iter().zip(values).map(|(label, value)| KeyValue::new(*label, *value)).collect()
+    let said = metric.labels.iter().zip(values).filter(|(_, value)| !value.is_empty());
+    said.map(|(label, value)| KeyValue::new(*label, *value)).collect()
 }
 
 impl Unit {

@@ -57,7 +57,7 @@ impl Source {
         Ok(())
     }
 
-    fn kind(&self) -> &'static str {
+    pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Counter(_) => "counter",
             Self::Gauge(_) => "gauge",
@@ -65,7 +65,7 @@ impl Source {
         }
     }
 
-    fn name(&self, metric: &Metric) -> String {
+    pub(super) fn name(&self, metric: &Metric) -> String {
         let mut name = metric.name.replace('.', "_");
         let unit = match metric.unit {
             Unit::Seconds => "_seconds",
@@ -94,12 +94,15 @@ impl Unit {
     }
 }
 
-/// In braces, or nothing. No value needs to be escaped: all of them are constants of this project.
+/// In braces, or nothing; a label without a value is left out. No value needs to be escaped: all of them are constants of this project.
 fn labels(metric: &Metric, values: &[&'static str], bound: Option<&str>) -> String {
     let names = metric.labels.iter().map(|label| label.replace('.', "_"));
     let own = names.zip(values.iter().copied());
-    let all: Vec<_> =
-        own.chain(bound.map(|bound| ("le".to_owned(), bound))).map(|(name, value)| format!("{name}=\"{value}\"")).collect();
+    let all: Vec<_> = own
+        .chain(bound.map(|bound| ("le".to_owned(), bound)))
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| format!("{name}=\"{value}\""))
+        .collect();
     if all.is_empty() { String::new() } else { format!("{{{}}}", all.join(",")) }
 }
 

@@ -30,7 +30,7 @@ pub(super) fn stamp(records: &mut [Record], context: TraceContext, limits: Stamp
     let mut cost = limits.cost;
     let value = Bytes::from(context.to_string());
     for record in records {
-        let has_one = record.headers.iter().any(|header| header.key == TRACEPARENT);
+        let has_one = record.headers.iter().any(|header| header.key.eq_ignore_ascii_case(TRACEPARENT));
         if has_one || record.headers.len() >= MAX_HEADERS {
             continue;
         }
@@ -70,12 +70,13 @@ mod tests {
 
     #[test]
     fn a_record_gets_the_context_and_keeps_one_that_it_came_with() {
-        let mut records = [with_header("k", "v"), with_header(TRACEPARENT, OTHER)];
+        let mut records = [with_header("k", "v"), with_header(TRACEPARENT, OTHER), with_header("Traceparent", OTHER)];
         stamped(&mut records, 1000, 1000);
-        let [first, second] = records;
+        let [first, second, third] = records;
         assert_eq!(first.headers.len(), 2);
         assert_eq!((first.headers[1].key.as_str(), &first.headers[1].value[..]), (TRACEPARENT, context().to_string().as_bytes()));
         assert_eq!(second, with_header(TRACEPARENT, OTHER));
+        assert_eq!(third, with_header("Traceparent", OTHER));
     }
 
     #[test]

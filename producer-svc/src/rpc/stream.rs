@@ -18,7 +18,12 @@ use std::{
     vec,
 };
 
-use oncelog_edge::{in_order::InOrder, metrics::calls::status_name, names, trace::Span};
+use oncelog_edge::{
+    in_order::InOrder,
+    metrics::calls::{is_server_failure, status_name},
+    names,
+    trace::Span,
+};
 use oncelog_proto::{
     ErrorCode, Fault,
     trace::Traceparent,
@@ -268,7 +273,7 @@ fn end(mut span: Span, outcome: &Outcome) {
         Outcome::Failed(failure) => Code::from_i32(failure.code),
     };
     span.set(names::RPC_STATUS, status_name(status));
-    if status != Code::Ok {
+    if is_server_failure(status) {
         span.fail(status_name(status));
     }
 }
