@@ -37,6 +37,9 @@ pub(crate) struct Sources {
     pub(crate) refusals: Arc<Refusals>,
 }
 
+/// Which of the owner's counts.
+type Count = fn(&Counts) -> u64;
+
 /// The groups of the journal, as they were committed.
 #[derive(Debug)]
 pub(crate) struct Groups {
@@ -57,11 +60,11 @@ impl Sources {
         let mut all = Registry::default();
         calls.register(&mut all, Side::Server, &CALLS_ACTIVE);
 
-        let of_counts = |count: fn(&Counts) -> u64| {
+        let of_counts = |count: Count| {
             let vitals = vitals.clone();
             move || Some(count(&vitals.borrow().counts))
         };
-        let outcomes: [(&str, fn(&Counts) -> u64); 3] = [
+        let outcomes: [(_, Count); 3] = [
             ("appended", |counts| counts.appended_batches),
             ("duplicate", |counts| counts.duplicate_batches),
             ("refused", |counts| counts.refused_batches),

@@ -36,6 +36,9 @@ pub(crate) struct Metrics {
     batch_size: usize,
 }
 
+/// Where a number is counted.
+type Count = fn(&Metrics) -> &Counter;
+
 /// A number that only grows.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
@@ -98,11 +101,11 @@ impl Metrics {
         served.register(&mut all, Side::Server, &CALLS_ACTIVE);
         self.broker_calls.register(&mut all, Side::Client, &BROKER_CALLS_ACTIVE);
 
-        let counted = |counter: fn(&Self) -> &Counter| {
+        let counted = |counter: Count| {
             let metrics = Arc::clone(self);
             move || Some(counter(&metrics).get())
         };
-        let outcomes: [(&str, fn(&Self) -> &Counter); 3] = [
+        let outcomes: [(_, Count); 3] = [
             ("appended", |metrics| &metrics.records_appended),
             ("refused", |metrics| &metrics.records_refused),
             ("unknown", |metrics| &metrics.records_unknown),

@@ -74,7 +74,8 @@ struct Attempt {
 impl Traces {
     /// Of calls to `broker`.
     pub(crate) fn new(tracer: Tracer, broker: &Uri) -> Self {
-        let server_port = broker.port_u16().unwrap_or(if broker.scheme_str() == Some("https") { 443 } else { 80 });
+        let usual = if broker.scheme_str() == Some("https") { 443 } else { 80 };
+        let server_port = broker.port_u16().unwrap_or(usual);
         let server_address = broker.host().unwrap_or_default().to_owned();
         Self { tracer, server_address, server_port: server_port.into(), ..Self::default() }
     }

@@ -57,7 +57,7 @@ impl Calls {
     /// The method of a path, `/package.Service/Method`.
     pub fn method(&self, path: &str) -> Method {
         let name = path.strip_prefix('/').unwrap_or(path);
-        let found = self.methods.iter().find(|counted| counted.method.name == name).or(self.methods.last());
+        let found = self.methods.iter().find(|counted| counted.method.name == name).or_else(|| self.methods.last());
         found.expect("the last stands for all others").method
     }
 

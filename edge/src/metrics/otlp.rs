@@ -21,10 +21,10 @@ impl Registry {
             // An instrument lives as long as its provider does; nothing is to be kept of it here.
             match &family.source {
                 Source::Counter(_) => {
-                    drop(meter.f64_observable_counter(name).with_description(help).with_unit(unit).with_callback(tell).build());
+                    let _ = meter.f64_observable_counter(name).with_description(help).with_unit(unit).with_callback(tell).build();
                 }
                 Source::Gauge(_) => {
-                    drop(meter.f64_observable_gauge(name).with_description(help).with_unit(unit).with_callback(tell).build());
+                    let _ = meter.f64_observable_gauge(name).with_description(help).with_unit(unit).with_callback(tell).build();
                 }
                 Source::Histogram(series) => {
                     let Some((_, first)) = series.first() else { continue };

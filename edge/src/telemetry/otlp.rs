@@ -82,15 +82,17 @@ pub(super) fn providers(service: &'static str, env: Env<'_>) -> anyhow::Result<O
 /// one, so each has an id of its own.
 fn unsaid(service: &'static str, env: Env<'_>) -> anyhow::Result<Vec<KeyValue>> {
     let said = set(env, "OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
-    let is_said = |key: &str| said.split(',').any(|pair| pair.split('=').next().is_some_and(|said| said.trim() == key));
-    let is_named = set(env, "OTEL_SERVICE_NAME").is_some();
+    let is_said = |key: &str| {
+        let is_named = key == "service.name" && set(env, "OTEL_SERVICE_NAME").is_some();
+        is_named || said.split(',').any(|pair| pair.split('=').next().is_some_and(|said| said.trim() == key))
+    };
     let instance = format!("{:016x}{:016x}", machine::random()?, machine::random()?);
     let own = [
         ("service.name", service.to_owned()),
         ("service.version", env!("CARGO_PKG_VERSION").to_owned()),
         ("service.instance.id", instance),
     ];
-    let unsaid = own.into_iter().filter(|(key, _)| !is_said(key) && !(is_named && *key == "service.name"));
+    let unsaid = own.into_iter().filter(|(key, _)| !is_said(key));
     Ok(unsaid.map(|(key, value)| KeyValue::new(key, value)).collect())
 }
 
