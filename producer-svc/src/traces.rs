@@ -154,6 +154,8 @@ impl Traces {
                 Some(BatchAnswer::Acknowledged { base_offset, duplicate, .. }) => {
                     let outcome = if *duplicate { "duplicate" } else { "appended" };
                     span.set(names::OUTCOME, outcome);
+                    // Before the batch that it stands below.
+                    drop(span);
                     let Some(mut batch) = self.sends.get_mut(&send).and_then(|traced| traced.batches.remove(&first)) else {
                         continue;
                     };
