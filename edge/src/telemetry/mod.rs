@@ -27,7 +27,7 @@ pub struct Telemetry(Option<Arc<Providers>>);
 #[must_use]
 pub struct Running(Telemetry);
 
-/// Opens the log ([`log::init`]) and the exporters that are configured, under the name of `service`.
+/// Opens the [`log`] and the exporters that are configured, under the name of `service`.
 ///
 /// # Errors
 /// A filter or a variable that cannot be understood, an exporter that cannot be made, or the log was opened before.
