@@ -14,8 +14,10 @@
 //! | [`tag`] | producer id + epoch + base sequence |
 //! | [`time`] | instants as the log keeps them |
 //! | [`trace`] | which trace something belongs to, carried along and never looked into |
+//! | [`bearer`] | the token that a caller shows, and a channel that shows it |
 //! | [`fault`] | the table of errors: code, gRPC status, retry or not, outcome known or not |
 
+pub mod bearer;
 pub mod compression;
 pub mod fault;
 pub mod ids;
@@ -26,6 +28,7 @@ pub mod time;
 pub mod topic;
 pub mod trace;
 
+pub use bearer::{Bearer, Link};
 pub use compression::Compression;
 pub use fault::Fault;
 pub use ids::{Epoch, Offset, PartitionIndex, ProducerId, RecordCount, Sequence};

@@ -3,7 +3,8 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`accept`] | which connections get in: their number, their silence, their socket options |
+//! | [`accept`] | which connections get in: their number, their silence, their socket options, their handshakes |
+//! | [`security`] | who calls and what they may do: certificates, tokens, permissions, and the way to another service |
 //! | [`server`] | the HTTP/2 settings of every gRPC server |
 //! | [`intake`] | how much may be on its way in |
 //! | [`weight`] | what a message takes when it is decoded, before it is |
@@ -19,10 +20,11 @@
 //! | [`telemetry`] | the log, and what OpenTelemetry's variables ask for beside it |
 //! | [`shutdown`] | the signals that end a process |
 //!
-//! A service starts in this order: [`shutdown::Signals::register`], [`telemetry::init`], [`health::Health::new`] (not ready),
-//! [`accept::Incoming::bind`], [`admin::Admin::bind`], [`server::observed`]; then [`health::Health::ready`]. It ends in this one:
-//! [`health::Health::draining`], a moment for load balancers to see it, [`health::Health::end_watches`], then the signal that
-//! tonic's `serve_with_incoming_shutdown` waits for, and at the very end [`telemetry::Running::end`].
+//! A service starts in this order: [`shutdown::Signals::register`], [`telemetry::init`], [`machine::raise_open_files`],
+//! [`security::Files::open`], [`health::Health::new`] (not ready), [`accept::Incoming::bind`], [`admin::Admin::bind`],
+//! [`server::observed`], [`security::access::AccessLayer`], [`intake::IntakeLayer`]; then [`health::Health::ready`]. It ends in this
+//! one: [`health::Health::drain`], which says so and gives load balancers a moment to see it; the signal that tonic's
+//! `serve_with_incoming_shutdown` waits for; what was taken in is finished; and at the very end [`telemetry::Running::end`].
 
 pub mod accept;
 pub mod admin;
@@ -30,11 +32,14 @@ pub mod deadline;
 pub mod health;
 pub mod in_order;
 pub mod intake;
+mod link;
 pub mod machine;
 pub mod metrics;
 pub mod names;
 pub mod observe;
 pub mod reflection;
+pub mod security;
+mod seldom;
 pub mod server;
 pub mod shutdown;
 pub mod telemetry;
