@@ -11,7 +11,7 @@ use broker_svc::{
     Broker, Config, Surroundings, Workers,
     journal::sim_disk::{Pace, SimDisk},
 };
-use oncelog_edge::telemetry::Telemetry;
+use oncelog_edge::{security::access::Access, telemetry::Telemetry};
 use oncelog_verify::history::Event;
 use tokio::{sync::Notify, time::sleep};
 
@@ -130,6 +130,7 @@ impl BrokerHost {
             seed: self.dice.borrow_mut().next(),
             connections,
             local_addr,
+            access: Access::off(),
             admin: None,
             telemetry: Telemetry::off(),
         };

@@ -50,7 +50,7 @@ use oncelog_proto::{ErrorCode, Fault, Monotonic, Timestamp, trace::Joined};
 use produce::{Call, Waiting};
 
 use crate::{
-    entry::{Entry, PartitionId, Trimmed},
+    entry::{Entry, OwnerHash, PartitionId, Trimmed},
     hold::Hold,
     journal::{Group, GroupLimit},
     state::{Limits, State},
@@ -122,12 +122,17 @@ impl<R> Pipeline<R> {
         pipeline
     }
 
-    /// A caller asks. The answer comes out of [`Self::poll_output`] with `reply`.
+    /// A caller asks who is nobody in particular. The answer comes out of [`Self::poll_output`] with `reply`.
     pub fn on_request(&mut self, reply: R, request: Request, now: Now) {
+        self.on_request_of(None, reply, request, now);
+    }
+
+    /// The same of a caller whose producer ids are its own. What else it may do was looked at before.
+    pub fn on_request_of(&mut self, caller: Option<OwnerHash>, reply: R, request: Request, now: Now) {
         match request {
-            Request::Produce { acks, batches } => self.produce(reply, acks, batches, now),
+            Request::Produce { acks, batches } => self.produce(caller, reply, acks, batches, now),
             Request::InitProducer(request) => {
-                let answer = self.init_producer(request, now);
+                let answer = self.init_producer(caller, request, now);
                 self.answer(reply, answer, now);
             }
             Request::CreateTopic { topic, partitions } => {

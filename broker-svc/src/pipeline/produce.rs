@@ -9,8 +9,8 @@ use oncelog_proto::{Epoch, ErrorCode, Fault, Monotonic, Tag};
 
 use super::{Acks, Answer, BatchOutcome, Now, Output, Pipeline, Waited};
 use crate::{
-    entry::Entry,
-    state::{Arrival, Verdict, out_of_order},
+    entry::{Entry, OwnerHash},
+    state::{Arrival, Verdict, out_of_order, unknown_producer},
 };
 
 /// A `Produce` call some of whose batches are undecided.
@@ -41,7 +41,15 @@ pub(super) struct Waiting {
 }
 
 impl<R> Pipeline<R> {
-    pub(super) fn produce(&mut self, reply: R, acks: Acks, batches: Vec<Result<Arrival, Fault>>, now: Now) {
+    /// A producer id never changes hands, so whose it is need not be asked again of a batch that waits for its turn.
+    pub(super) fn produce(
+        &mut self,
+        caller: Option<OwnerHash>,
+        reply: R,
+        acks: Acks,
+        batches: Vec<Result<Arrival, Fault>>,
+        now: Now,
+    ) {
         assert!(!batches.is_empty(), "the edge refuses a call without batches");
         let call = self.next_call;
         self.next_call += 1;
@@ -49,6 +57,9 @@ impl<R> Pipeline<R> {
         self.calls.insert(call, Call { reply, acks, outcomes: vec![None; undecided], undecided });
         for (index, batch) in batches.into_iter().enumerate() {
             match batch {
+                Ok(Arrival { tag: Some(tag), .. }) if !self.state.owns(caller, tag.producer) => {
+                    self.decide(call, index, BatchOutcome::Refused(unknown_producer(tag)), now);
+                }
                 Ok(arrival) => self.admit(Waiting { call, index, arrival, held: None }, true, now),
                 Err(fault) => self.decide(call, index, BatchOutcome::Refused(fault), now),
             }

@@ -8,7 +8,7 @@ use oncelog_proto::{
 
 use super::*;
 use crate::{
-    entry::{Append, TokenHash},
+    entry::{Append, OwnerHash, TokenHash},
     state::{Arrival, Ends, InitRequest, Recovered, TopicPage},
 };
 
@@ -547,4 +547,29 @@ fn a_batch_below_the_window_is_a_window_miss_and_one_in_it_is_not() {
     assert_eq!(world.pipeline.counts().window_misses, 0);
     world.produce("below it", batch(0));
     assert_eq!(world.pipeline.counts().window_misses, 1);
+}
+
+#[test]
+fn a_batch_with_anothers_producer_id_is_refused_as_with_an_unknown_one_and_leaves_nothing() {
+    let mut world = World::new(options());
+    let owner = Some(OwnerHash([1; 16]));
+    let ask = |world: &mut World, caller, who, request| {
+        world.pipeline.on_request_of(caller, who, request, world.now);
+        world.hear();
+        world.sync_all();
+    };
+    ask(&mut world, owner, "init", Request::InitProducer(InitRequest::Fresh));
+    let produce = |n| Request::Produce { acks: Acks::All, batches: vec![Ok(batch(n))] };
+    ask(&mut world, owner, "first", produce(0));
+    assert_eq!(world.offset("first"), Some(0));
+    for (caller, who) in [(None, "nobody"), (Some(OwnerHash([2; 16])), "another")] {
+        // One that is in the log, the next one, and an early one, which is not held either.
+        for n in [0, 1, 3] {
+            ask(&mut world, caller, who, produce(n));
+            assert_eq!(world.code(who), Some(ErrorCode::UnknownProducerId), "{who} {n}");
+        }
+        assert_eq!(world.pipeline.held(), (0, 0));
+    }
+    ask(&mut world, owner, "second", produce(1));
+    assert_eq!(world.offset("second"), Some(1));
 }

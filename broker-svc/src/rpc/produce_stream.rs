@@ -12,7 +12,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use oncelog_edge::in_order::InOrder;
+use oncelog_edge::{in_order::InOrder, security::access::Rights};
 use oncelog_proto::{
     ErrorCode, Fault,
     v1::{ProduceFailure, ProduceStreamRequest, ProduceStreamResponse, produce_stream_response::Outcome},
@@ -34,15 +34,17 @@ pub(crate) struct Answer {
 }
 
 /// Serves one stream.
-pub(super) fn serve(rpc: BrokerRpc, requests: Streaming<ProduceStreamRequest>) -> Answers {
+pub(super) fn serve(rpc: BrokerRpc, rights: Rights, requests: Streaming<ProduceStreamRequest>) -> Answers {
     let (pending, queue) = mpsc::channel(WINDOW);
-    tokio::spawn(hand_over_all(rpc, requests, pending));
+    tokio::spawn(hand_over_all(rpc, rights, requests, pending));
     InOrder::new(queue)
 }
 
-/// Ends when the requests do, when nobody wants answers any more, or when the broker is about to end.
+/// Ends when the requests do, when nobody wants answers any more, when the caller's token is no longer valid, or when the broker is
+/// about to end.
 async fn hand_over_all(
     rpc: BrokerRpc,
+    rights: Rights,
     mut requests: Streaming<ProduceStreamRequest>,
     pending: mpsc::Sender<Result<Answer, Status>>,
 ) {
@@ -64,11 +66,14 @@ async fn hand_over_all(
             () = &mut unwanted => return,
         };
         let next = match request {
-            Ok(Some(request)) => {
-                // Its way in was paid for until the next request is read; this task goes on also if its caller does not.
-                let handed_over = rpc.hand_over(request.produce.unwrap_or_default(), None, ()).await;
-                Ok(Answer { handed_over, _place: place })
-            }
+            Ok(Some(request)) => match rights.still_hold() {
+                Err(fault) => Err(fault.to_status()),
+                Ok(()) => {
+                    // Its way in was paid for until the next request is read; this task goes on also if its caller does not.
+                    let handed_over = rpc.hand_over(request.produce.unwrap_or_default(), &rights, None, ()).await;
+                    Ok(Answer { handed_over, _place: place })
+                }
+            },
             Ok(None) => return,
             // A message that cannot be decoded leaves nothing to read on from.
             Err(status) => Err(status),

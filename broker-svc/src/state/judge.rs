@@ -175,8 +175,12 @@ pub(crate) fn out_of_order(tag: Tag, partition: &TopicPartition, expected: Seque
     Fault::new(ErrorCode::OutOfOrderSequenceNumber, message).expecting(expected)
 }
 
-fn unknown_producer(tag: Tag) -> Fault {
-    let message = format!("producer {} was never handed out here, or has expired; call InitProducerId", tag.producer);
+/// What is said of a producer that is another one's as well: who may not use it need not know that it is there.
+pub(crate) fn unknown_producer(tag: Tag) -> Fault {
+    let message = format!(
+        "producer {} was never handed out here, has expired, or belongs to another identity; call InitProducerId",
+        tag.producer
+    );
     Fault::new(ErrorCode::UnknownProducerId, message).with("producer_id", tag.producer)
 }
 
