@@ -9,19 +9,16 @@ mod produce_stream;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use oncelog_edge::{machine::WallClock, metrics::calls::Calls};
+use oncelog_edge::{machine::WallClock, metrics::calls::Calls, security::dial};
 use oncelog_proto::{
-    Epoch, ErrorCode, Fault, ProducerId, TopicName,
+    Bearer, Epoch, ErrorCode, Fault, Link, ProducerId, TopicName,
     fault::ERROR_DOMAIN,
     topic::PartitionCount,
     v1,
     v1::{Acks, broker_service_client::BrokerServiceClient},
 };
 use tokio::time::{Instant, timeout_at};
-use tonic::{
-    Code, Response, Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Code, Response, Status};
 use tonic_types::StatusExt;
 
 use crate::{
@@ -37,7 +34,7 @@ use produce_stream::{Outgoing, ProduceStream};
 /// The broker, as far as this process knows it. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct BrokerClient {
-    stub: BrokerServiceClient<Channel>,
+    stub: BrokerServiceClient<Link>,
     stream: ProduceStream,
     acks: Acks,
     describe_timeout: Duration,
@@ -55,8 +52,8 @@ impl BrokerClient {
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub(crate) fn new(settings: &Settings, connect: &Connect, wall_clock: WallClock, calls: Arc<Calls>) -> Self {
-        let endpoint = Endpoint::from(settings.broker.clone())
+    pub(crate) fn new(settings: &Settings, connect: &Connect, bearer: Bearer, wall_clock: WallClock, calls: Arc<Calls>) -> Self {
+        let endpoint = dial::endpoint(&settings.broker)
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -64,7 +61,7 @@ impl BrokerClient {
             .max_frame_size(MAX_FRAME_BYTES)
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT);
-        let stub = BrokerServiceClient::new(connect(endpoint)).max_decoding_message_size(MAX_ANSWER_BYTES);
+        let stub = BrokerServiceClient::new(bearer.on(connect(endpoint))).max_decoding_message_size(MAX_ANSWER_BYTES);
         let stream = ProduceStream::start(stub.clone(), settings.max_in_flight, Arc::clone(&calls));
         Self { stub, stream, acks: settings.acks, describe_timeout: settings.request_timeout, wall_clock, calls }
     }
@@ -207,9 +204,10 @@ fn in_doubt(Nonsense(what): Nonsense) -> CallFailure {
 fn describe_error(status: &Status) -> DescribeError {
     let fallback = match status.code() {
         Code::NotFound => ErrorCode::UnknownTopicOrPartition,
-        Code::PermissionDenied | Code::Unauthenticated => ErrorCode::TopicAuthorizationFailed,
+        Code::PermissionDenied => ErrorCode::TopicAuthorizationFailed,
         Code::ResourceExhausted => ErrorCode::ResourceExhausted,
         Code::InvalidArgument | Code::FailedPrecondition | Code::Unimplemented => ErrorCode::InvalidRequest,
+        // `UNAUTHENTICATED` as well: it is this process that the broker does not know, and nothing of the topic's.
         // `OUT_OF_RANGE` as well: the question is never too large, so that is said of an answer, and by this process.
         _ => return DescribeError::Unreachable(told(status)),
     };
@@ -272,7 +270,9 @@ mod tests {
         assert_eq!((fault.code(), fault.message()), (ErrorCode::InvalidTopicException, "bad"));
         let DescribeError::Refused(fault) = describe_error(&Status::not_found("x")) else { panic!("refused") };
         assert_eq!(fault.code(), ErrorCode::UnknownTopicOrPartition);
-        for away in [Code::Unavailable, Code::Cancelled, Code::Internal, Code::DeadlineExceeded, Code::OutOfRange] {
+        for away in
+            [Code::Unavailable, Code::Cancelled, Code::Internal, Code::DeadlineExceeded, Code::OutOfRange, Code::Unauthenticated]
+        {
             assert!(matches!(describe_error(&Status::new(away, "x")), DescribeError::Unreachable(_)), "{away:?}");
         }
     }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use oncelog_edge::{
+    machine,
     shutdown::Signals,
     telemetry::{self, LogFormat, Telemetry},
 };
@@ -36,6 +37,7 @@ async fn main() -> ExitCode {
 async fn run(cli: Cli) -> anyhow::Result<()> {
     let signals = Signals::register()?;
     let telemetry = telemetry::init("producer-svc", cli.log_format, "info")?;
+    machine::raise_open_files()?;
     let ended = serve(cli.config, signals, telemetry.telemetry()).await;
     telemetry.end().await;
     ended

@@ -17,9 +17,12 @@
 use std::{collections::VecDeque, future::poll_fn, sync::Arc, task::Poll};
 
 use oncelog_edge::metrics::calls::{Calls, Ongoing};
-use oncelog_proto::v1::{
-    Acks, ProduceFailure, ProduceResponse, ProduceStreamRequest, ProduceStreamResponse,
-    broker_service_client::BrokerServiceClient, produce_stream_response::Outcome,
+use oncelog_proto::{
+    Link,
+    v1::{
+        Acks, ProduceFailure, ProduceResponse, ProduceStreamRequest, ProduceStreamResponse,
+        broker_service_client::BrokerServiceClient, produce_stream_response::Outcome,
+    },
 };
 use tokio::{
     sync::{
@@ -29,7 +32,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, Streaming, transport::Channel};
+use tonic::{Code, Status, Streaming};
 
 use super::{request, until};
 use crate::{session::OutgoingBatch, traces::Attempts};
@@ -70,7 +73,7 @@ struct Waiting {
 impl ProduceStream {
     /// Starts the task. It does not connect before the first call. At most `max_in_flight` calls are unanswered at a time, and each
     /// is `counted`.
-    pub(super) fn start(stub: BrokerServiceClient<Channel>, max_in_flight: usize, counted: Arc<Calls>) -> Self {
+    pub(super) fn start(stub: BrokerServiceClient<Link>, max_in_flight: usize, counted: Arc<Calls>) -> Self {
         let (calls, queue) = mpsc::channel(max_in_flight);
         tokio::spawn(run(stub, queue));
         Self { calls, counted }
@@ -98,7 +101,7 @@ impl Waiting {
     }
 }
 
-async fn run(mut stub: BrokerServiceClient<Channel>, mut calls: mpsc::Receiver<Call>) {
+async fn run(mut stub: BrokerServiceClient<Link>, mut calls: mpsc::Receiver<Call>) {
     while let Some(call) = calls.recv().await {
         let (requests, outbound) = mpsc::channel(WINDOW);
         match until(call.waiting.deadline, stub.produce_stream(ReceiverStream::new(outbound))).await {
@@ -119,7 +122,7 @@ async fn run(mut stub: BrokerServiceClient<Channel>, mut calls: mpsc::Receiver<C
 
 /// Makes a call by itself. When this returns, it has its place in the queue of the channel, and waits there in a task of its own;
 /// how its bytes leave beside those of the next one is the transport's business.
-async fn make_alone(mut stub: BrokerServiceClient<Channel>, Call { outgoing, mut waiting }: Call) {
+async fn make_alone(mut stub: BrokerServiceClient<Link>, Call { outgoing, mut waiting }: Call) {
     waiting.ongoing.is_of(ALONE);
     let mut call = Box::pin(async move {
         let answered = tokio::select! {

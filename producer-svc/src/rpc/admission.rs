@@ -6,7 +6,10 @@
 
 use std::{pin::pin, time::Duration};
 
-use oncelog_edge::trace::Tracer;
+use oncelog_edge::{
+    security::{access::Rights, permissions::Operation},
+    trace::Tracer,
+};
 use oncelog_proto::{
     ErrorCode, Fault, PartitionIndex, TopicName, TraceContext,
     record_set::{MAX_HEADER_KEY_BYTES, MAX_HEADERS, RecordSetEncoder},
@@ -74,14 +77,15 @@ impl Admission {
     /// Hands the records of a request over to the session, and tells where their outcomes will be told.
     ///
     /// # Errors
-    /// Nothing was handed over: the request is wrong, its topic or partition does not exist, too much is waiting already, or
+    /// Nothing was handed over: the request is wrong, its caller may not write to its topic, its topic or partition does not exist, too much is waiting already, or
     /// `max.block.ms` passed before the broker told its partitions or memory was free.
     pub(crate) async fn admit(
         &self,
         request: SendRequest,
+        rights: &Rights,
         trace: Option<TraceContext>,
     ) -> Result<oneshot::Receiver<Vec<RecordOutcome>>, Fault> {
-        let prepared = self.prepare(request, trace).await?;
+        let prepared = self.prepare(request, rights, trace).await?;
         self.hand_over(prepared).await
     }
 
@@ -89,8 +93,14 @@ impl Admission {
     ///
     /// # Errors
     /// As [`Self::admit`].
-    pub(crate) async fn prepare(&self, mut request: SendRequest, trace: Option<TraceContext>) -> Result<Prepared, Fault> {
+    pub(crate) async fn prepare(
+        &self,
+        mut request: SendRequest,
+        rights: &Rights,
+        trace: Option<TraceContext>,
+    ) -> Result<Prepared, Fault> {
         let Checked { topic, partition, mut cost } = check(&request, self.max_request_size)?;
+        rights.check(Operation::Write, &topic)?;
         let traced = trace.map(|context| TracedRecords { first: 0, count: request.records.len(), context });
         if let Some(context) = trace {
             cost = stamp(&mut request.records, context, self.stamp_limits(cost));
@@ -121,8 +131,8 @@ impl Admission {
         Ok(Prepared { topic, count, records, reserved, traced: traced.into_iter().collect() })
     }
 
-    /// Puts the records of a request behind those of earlier ones, to be handed over with them, if it goes to the same topic and
-    /// need not wait for anything.
+    /// Puts the records of a request behind those of earlier ones of the same caller, to be handed over with them, if it goes to the
+    /// same topic, which the caller may write to, and need not wait for anything.
     ///
     /// # Errors
     /// The request, as it came: it has to be prepared by itself, or there is something wrong with it.

@@ -22,6 +22,7 @@ use oncelog_edge::{
     in_order::InOrder,
     metrics::calls::{is_server_failure, status_name},
     names,
+    security::access::Rights,
     trace::Span,
 };
 use oncelog_proto::{
@@ -40,10 +41,10 @@ use super::{
 use crate::{driver::Prepared, session::RecordOutcome};
 
 /// Serves one stream.
-pub(super) fn serve(admission: Admission, requests: Streaming<SendStreamRequest>) -> Answers {
+pub(super) fn serve(admission: Admission, rights: Rights, requests: Streaming<SendStreamRequest>) -> Answers {
     // Each request takes at least one record's room, and the end of the stream a place of its own.
     let (pending, queue) = mpsc::channel(MAX_RECORDS + 1);
-    let intake = Intake { admission, room: Arc::new(Semaphore::new(MAX_RECORDS)), pending, group: None };
+    let intake = Intake { admission, rights, room: Arc::new(Semaphore::new(MAX_RECORDS)), pending, group: None };
     tokio::spawn(intake.run(requests));
     Answers { queue: InOrder::new(queue), told: None }
 }
@@ -51,6 +52,8 @@ pub(super) fn serve(admission: Admission, requests: Streaming<SendStreamRequest>
 /// What takes in the requests of one stream. It asks for the next only when the one before is paid for, or refused.
 struct Intake {
     admission: Admission,
+    /// What the caller may do. The stream may outlive what the caller showed.
+    rights: Rights,
     /// How many more records may be unanswered.
     room: Arc<Semaphore>,
     pending: mpsc::Sender<Result<Pending, Status>>,
@@ -99,13 +102,17 @@ impl Intake {
                     () = &mut ended => Some(Err(ending())),
                 }
             };
+            let next = match self.rights.still_hold() {
+                Err(fault) if matches!(next, Some(Ok(_))) => Some(Err(fault.to_status())),
+                _ => next,
+            };
             let taken = match next {
                 Some(Ok(request)) => tokio::select! {
                     biased;
                     taken = self.take(request) => taken,
                     () = &mut unwanted => return,
                 },
-                // A message that cannot be decoded leaves nothing to read on from.
+                // A message that cannot be decoded leaves nothing to read on from, and whoever is no longer known says nothing more.
                 Some(Err(status)) => self.end(Some(status)).await,
                 None => self.end(None).await,
             };
@@ -122,7 +129,7 @@ impl Intake {
             self.hand_over().await?;
             let count = alone.records.len();
             let room = Arc::clone(&self.room).acquire_many_owned(share(count)).await.expect("the semaphore is never closed");
-            let prepared = self.admission.prepare(alone, span.context()).await;
+            let prepared = self.admission.prepare(alone, &self.rights, span.context()).await;
             let (counts, mut spans) = (vec![count], Spans::new());
             keep(&mut spans, 0, span);
             match prepared {
