@@ -145,6 +145,8 @@ impl ErrorCode {
             | Self::InvalidTopicException
             | Self::InvalidRequiredAcks
             | Self::TopicAuthorizationFailed
+            | Self::ClusterAuthorizationFailed
+            | Self::SaslAuthenticationFailed
             | Self::TopicAlreadyExists
             | Self::InvalidPartitions
             | Self::InvalidRequest
@@ -170,6 +172,8 @@ impl ErrorCode {
             | Self::InvalidTopicException
             | Self::InvalidRequiredAcks
             | Self::TopicAuthorizationFailed
+            | Self::ClusterAuthorizationFailed
+            | Self::SaslAuthenticationFailed
             | Self::TopicAlreadyExists
             | Self::InvalidPartitions
             | Self::InvalidRequest
@@ -191,7 +195,8 @@ impl ErrorCode {
             Self::OffsetOutOfRange => Code::OutOfRange,
             Self::UnknownTopicOrPartition | Self::UnknownProducerId => Code::NotFound,
             Self::TopicAlreadyExists => Code::AlreadyExists,
-            Self::TopicAuthorizationFailed => Code::PermissionDenied,
+            Self::TopicAuthorizationFailed | Self::ClusterAuthorizationFailed => Code::PermissionDenied,
+            Self::SaslAuthenticationFailed => Code::Unauthenticated,
             Self::OutOfOrderSequenceNumber
             | Self::DuplicateSequenceNumber
             | Self::InvalidProducerEpoch

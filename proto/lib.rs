@@ -13,8 +13,11 @@
 //! | [`packed`] | records packed, checksummed, and verified |
 //! | [`tag`] | producer id + epoch + base sequence |
 //! | [`time`] | instants as the log keeps them |
+//! | [`trace`] | which trace something belongs to, carried along and never looked into |
+//! | [`bearer`] | the token that a caller shows, and a channel that shows it |
 //! | [`fault`] | the table of errors: code, gRPC status, retry or not, outcome known or not |
 
+pub mod bearer;
 pub mod compression;
 pub mod fault;
 pub mod ids;
@@ -23,7 +26,9 @@ pub mod record_set;
 pub mod tag;
 pub mod time;
 pub mod topic;
+pub mod trace;
 
+pub use bearer::{Bearer, Link};
 pub use compression::Compression;
 pub use fault::Fault;
 pub use ids::{Epoch, Offset, PartitionIndex, ProducerId, RecordCount, Sequence};
@@ -31,6 +36,7 @@ pub use packed::PackedBatch;
 pub use tag::Tag;
 pub use time::{Monotonic, Timestamp};
 pub use topic::{TopicName, TopicPartition};
+pub use trace::TraceContext;
 pub use v1::ErrorCode;
 
 /// Messages, clients and servers generated from the protobuf files.

@@ -42,11 +42,26 @@ impl Server {
         args: impl IntoIterator<Item = A>,
         directory: &Path,
     ) -> anyhow::Result<Self> {
+        Self::start_with(name, program, args, &[], directory)
+    }
+
+    /// The same with variables in its environment.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_with<A: AsRef<OsStr>>(
+        name: &'static str,
+        program: &Path,
+        args: impl IntoIterator<Item = A>,
+        environment: &[(String, String)],
+        directory: &Path,
+    ) -> anyhow::Result<Self> {
         let log = directory.join(format!("{name}.log"));
         let file = File::create(&log).with_context(|| format!("{} cannot be written", log.display()))?;
         let began = clock::now();
         let child = Command::new(program)
             .args(args)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)

@@ -26,14 +26,19 @@ use oncelog_edge::{
     health::Health,
     intake::{self, IntakeLayer},
     machine::{self, WallClock},
-    reflection, server,
+    metrics::{Registry, calls::Calls},
+    observe::ObserveLayer,
+    reflection,
+    security::{Security, access::AccessLayer},
+    server,
+    telemetry::Telemetry,
 };
 use oncelog_proto::v1::broker_service_server::BrokerServiceServer;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{mpsc, watch},
     task::JoinHandle,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_stream::Stream;
 use tonic::{server::NamedService, transport::server::Connected};
@@ -43,10 +48,11 @@ use crate::{
     committer::Committer,
     config::Config,
     journal::{self, Journal, OpenReport, Progress, RealDisk, Retention, Stats, disk::Disk},
-    metrics::Metrics,
+    metrics::{Groups, Refusals, Sources},
     owner::{Handle, Owner, Vitals},
     pipeline::Pipeline,
-    rpc::{BrokerRpc, Open},
+    readiness::Readiness,
+    rpc::{BrokerRpc, Open, Seen},
     snapshots::Snapshots,
     state::State,
     surroundings::Surroundings,
@@ -59,9 +65,10 @@ use crate::{
 pub struct Broker {
     local_addr: SocketAddr,
     admin_addr: Option<SocketAddr>,
+    drain_wait: Duration,
     shutdown_timeout: Duration,
-    metrics: Metrics,
-    health: Health,
+    metrics: Arc<Registry>,
+    readiness: Readiness,
     /// Ends streams that follow a log, and the taking of connections.
     drain: watch::Sender<bool>,
     /// Ends the owner, once the calls have ended.
@@ -76,18 +83,22 @@ pub struct Broker {
 
 impl Broker {
     /// Starts it: listens, opens the journal, and returns when it is ready to be called. Progress of a long opening is logged,
-    /// and told by the admin port's `/readyz`.
+    /// and told by the admin port's `/readyz`. Traces and metrics are exported to `telemetry`.
     ///
     /// # Errors
-    /// Settings that conflict ([`crate::config::Conflict`]), an address that cannot be listened on, or a journal that cannot be
+    /// Settings that conflict ([`crate::config::Conflict`]), a file of security that cannot be used, an address that cannot be listened
+    /// on, or a journal that cannot be
     /// opened: damaged, locked, or of a newer format.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub async fn start(config: Config) -> anyhow::Result<Self> {
+    pub async fn start(config: Config, telemetry: Telemetry) -> anyhow::Result<Self> {
         config.check()?;
         let limits = accept::Limits { connections: config.max_connections, ..accept::Limits::default() };
-        let connections = Incoming::bind(config.listen, limits).await?;
+        let security = config.security().open()?;
+        security.tell("broker-svc", config.listen, Some(config.admin_listen));
+        let Security { tls, access } = security;
+        let connections = Incoming::bind(config.listen, limits).await?.over(tls);
         let admin = Admin::bind(config.admin_listen).await?;
         let disk =
             RealDisk::open(&config.data_dir).with_context(|| format!("the data directory {}", config.data_dir.display()))?;
@@ -98,7 +109,9 @@ impl Broker {
             seed: machine::random()?,
             local_addr: connections.local_addr(),
             connections,
+            access,
             admin: Some(admin),
+            telemetry,
         };
         Self::start_with(config, surroundings).await
     }
@@ -117,33 +130,61 @@ impl Broker {
         C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     {
         config.check()?;
-        let Surroundings { disk, workers, wall_clock, seed, connections, local_addr, admin } = surroundings;
+        let Surroundings { disk, workers, wall_clock, seed, connections, local_addr, access, admin, telemetry } = surroundings;
         let mut health = Health::new(SERVICES).await;
         let (drain, draining) = watch::channel(false);
         let (stop, stopping) = watch::channel(false);
         let (failed, failures) = Failed::channel();
         let (tell_vitals, vitals) = watch::channel(Vitals::default());
         let stats: Arc<OnceLock<watch::Receiver<Stats>>> = Arc::default();
+        let recovery: Arc<OnceLock<Duration>> = Arc::default();
+        let (groups_committed, refusals) = (Arc::<Groups>::default(), Arc::<Refusals>::default());
+        let tracer = telemetry.tracer(env!("CARGO_PKG_NAME"));
+        let calls = Arc::new(Calls::of(SERVICES));
+        let mut metrics = Sources {
+            calls: Arc::clone(&calls),
+            vitals,
+            journal: Arc::clone(&stats),
+            recovery: Arc::clone(&recovery),
+            groups: Arc::clone(&groups_committed),
+            refusals: Arc::clone(&refusals),
+        }
+        .registry();
+        access.register(&mut metrics);
+        let metrics = Arc::new(metrics);
+        telemetry.export(env!("CARGO_PKG_NAME"), &metrics);
 
         let open: Arc<OnceLock<Open>> = Arc::default();
         let (max_message_bytes, max_fetches) = (config.max_message_bytes, config.max_fetches);
-        let rpc = BrokerRpc::new(Arc::clone(&open), workers.clone(), max_message_bytes, max_fetches, draining.clone());
+        let seen = Seen { tracer: tracer.clone(), refusals };
+        let rpc = BrokerRpc::new(
+            Arc::clone(&open),
+            workers.clone(),
+            max_message_bytes,
+            max_fetches,
+            draining.clone(),
+            access.clone(),
+            seen,
+        );
+        let reflected = config.reflection.then(|| (reflection::v1(SERVICES), reflection::v1alpha(SERVICES)));
+        let (v1, v1alpha) = reflected.unzip();
         let arriving = intake::Limits::of(config.queued_max_request_bytes, QUEUED_MAX_REQUEST_BYTES);
-        let serve = server::builder(server::Limits::default())
+        let serve = server::observed(config.server_limits(), ObserveLayer::new(calls, tracer.clone()))
+            .layer(AccessLayer::new(access))
             .layer(IntakeLayer::new(arriving))
             .add_service(BrokerServiceServer::new(rpc).max_decoding_message_size(config.max_request_bytes))
             .add_service(health.server())
-            .add_service(reflection::v1(SERVICES))
-            .add_service(reflection::v1alpha(SERVICES))
+            .add_optional_service(v1)
+            .add_optional_service(v1alpha)
             .serve_with_incoming_shutdown(connections, turned(draining));
         let part = Part::new("the server", &failed);
         let server = tokio::spawn(async move { part.end(serve.await) });
-        let metrics = Metrics { vitals, journal: Arc::clone(&stats) };
-        let told = metrics.clone();
+        let told = Arc::clone(&metrics);
         let text = move || told.text();
         let admin_addr = admin.as_ref().map(Admin::local_addr);
         let admin = admin.map(|admin| tokio::spawn(admin.serve(health.readiness(), text, std::future::pending())));
 
+        let opening = Instant::now();
         let opened = open_journal(disk, &config, seed, &workers, &mut health).await;
         let (mut journal, state, report) = match opened {
             Ok(opened) => opened,
@@ -153,6 +194,7 @@ impl Broker {
                 return Err(error);
             }
         };
+        let _ = recovery.set(opening.elapsed());
         let clocks = Clocks::start(wall_clock);
         // An earlier opening may have ended before its first group; then there is no time to go on from.
         let last_group = (report.last.group().get() > 0).then(|| report.last.time());
@@ -177,6 +219,7 @@ impl Broker {
         let (release, released) = mpsc::channel(RELEASED_AHEAD);
         let (tidy, stop_tidying) = mpsc::channel(1);
         let (tell_stats, receive_stats) = watch::channel(journal.stats());
+        let (tell_underway, underway) = watch::channel(None);
         let _ = stats.set(receive_stats);
 
         let reader = journal.reader();
@@ -190,6 +233,9 @@ impl Broker {
             committed: tell_committed,
             released: release,
             stats: tell_stats,
+            underway: tell_underway,
+            groups_committed,
+            tracer: tracer.clone(),
         };
         let snapshots = Snapshots { state, released, writer, workers: workers.clone() };
         let tidying = Tidying { background, workers: workers.clone(), stop: stop_tidying };
@@ -197,18 +243,33 @@ impl Broker {
         spawn(&workers, "snapshots", &failed, snapshots.run())?;
         spawn(&workers, "tidying", &failed, tidying.run())?;
         let has_failed = failed.any.subscribe();
-        let owner = Owner { pipeline, clocks, requests, to_commit, committed, vitals: tell_vitals, has_failed, stop: stopping };
+        let owner =
+            Owner { pipeline, clocks, requests, to_commit, committed, vitals: tell_vitals, tracer, has_failed, stop: stopping };
         let part = Part::new("the owner's task", &failed);
         tokio::spawn(async move {
             owner.run().await;
             drop(part);
         });
         assert!(open.set(Open { owner: handle, reader }).is_ok(), "it is opened once");
-        health.ready().await;
+        let readiness = Readiness::start(health, underway).await;
         let admin_at = admin_addr.map_or_else(|| "off".to_owned(), |addr| addr.to_string());
         tracing::info!(listen = %local_addr, admin = admin_at, data_dir = %config.data_dir.display(), "ready");
         let shutdown_timeout = Duration::from_millis(config.shutdown_timeout_ms);
-        Ok(Self { local_addr, admin_addr, shutdown_timeout, metrics, health, drain, stop, failures, server, admin, tidy })
+        let drain_wait = Duration::from_millis(config.drain_wait_ms);
+        Ok(Self {
+            local_addr,
+            admin_addr,
+            drain_wait,
+            shutdown_timeout,
+            metrics,
+            readiness,
+            drain,
+            stop,
+            failures,
+            server,
+            admin,
+            tidy,
+        })
     }
 
     /// Where callers reach it.
@@ -232,14 +293,16 @@ impl Broker {
         self.failures.recv().await.unwrap_or_else(|| anyhow::anyhow!("all parts of the broker ended"))
     }
 
-    /// Ends it: takes no more connections, finishes the calls that are there, and closes the journal with a mark that it was
-    /// closed in order. A stop without that, by `kill -9` or by a power failure, loses nothing either.
+    /// Ends it: says that it is not ready and serves on for a while, takes no more connections, finishes the calls that are there, and
+    /// closes the journal with a mark that it was closed in order. A stop without that, by `kill -9` or by a power failure, loses nothing either.
     ///
     /// # Errors
     /// A part ended wrongly, or the journal could not be closed in time.
     pub async fn shutdown(mut self) -> anyhow::Result<()> {
-        self.health.draining().await;
-        self.health.end_watches().await;
+        tokio::select! {
+            () = self.readiness.drain(self.drain_wait) => {}
+            Some(error) = self.failures.recv() => return Err(error),
+        }
         self.drain.send_replace(true);
         if timeout(self.shutdown_timeout, &mut self.server).await.is_err() {
             tracing::warn!("calls that did not end within --shutdown-timeout-ms were cut off");

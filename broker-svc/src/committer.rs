@@ -4,10 +4,14 @@
 //! An error of a write or a sync ends it, and with it the process: what is on the disk is unknown from then on, and the state
 //! must not live longer than the log (I8).
 
-use std::{mem, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use oncelog_defects::{Defect, is_on};
-use oncelog_proto::Timestamp;
+use oncelog_edge::{
+    names,
+    trace::{Kind, Tracer, as_value},
+};
+use oncelog_proto::{Timestamp, trace::Joined};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, timeout},
@@ -16,6 +20,7 @@ use tokio::{
 use crate::{
     entry::{Entry, Trimmed},
     journal::{Fatal, Group, Journal, MARKER_BYTES, Retention, Stats, WriteError},
+    metrics::Groups,
     snapshots::Released,
     workers::Workers,
 };
@@ -26,6 +31,17 @@ pub(crate) struct ToCommit {
     pub(crate) group: Group,
     /// Say so when it is written, too, before it is synced.
     pub(crate) tell_written: bool,
+    /// Of the batches in it.
+    pub(crate) traces: Joined,
+}
+
+/// A group that is being committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Underway {
+    /// Since when.
+    pub(crate) since: Instant,
+    /// The disk was full when it was tried last.
+    pub(crate) waits_for_space: bool,
 }
 
 /// What the owner is told.
@@ -46,6 +62,12 @@ pub(crate) struct Committer {
     pub(crate) committed: mpsc::Sender<Committed>,
     pub(crate) released: mpsc::Sender<Released>,
     pub(crate) stats: watch::Sender<Stats>,
+    /// What is being done about a group, and since when; nothing between two groups.
+    pub(crate) underway: watch::Sender<Option<Underway>>,
+    /// Every group is counted.
+    pub(crate) groups_committed: Arc<Groups>,
+    /// And one with a batch in a trace is recorded.
+    pub(crate) tracer: Tracer,
 }
 
 impl Committer {
@@ -94,9 +116,13 @@ impl Committer {
 
     /// Returns the bytes that it took.
     async fn commit(&mut self, to_commit: ToCommit, room: u64) -> Result<u64, Fatal> {
-        let ToCommit { group, tell_written } = to_commit;
+        let ToCommit { group, tell_written, traces } = to_commit;
+        let (bytes, count) = (group.bytes_on_disk(), group.entries().len());
         // With the marker that follows when it gets quiet.
-        let taken = group.bytes_on_disk() + MARKER_BYTES;
+        let taken = bytes + MARKER_BYTES;
+        let mut span = self.tracer.join("commit", Kind::Internal, &traces);
+        let began = Instant::now();
+        self.underway.send_replace(Some(Underway { since: began, waits_for_space: false }));
         self.write(&group).await?;
         let time = group.time();
         let (mut entries, _) = group.into_parts();
@@ -104,11 +130,24 @@ impl Committer {
             self.release(mem::take(&mut entries), time).await;
         }
         self.workers.disk_time().await;
+        let written = Instant::now();
         if tell_written {
             self.tell(Committed::Written).await;
         }
-        self.journal.sync()?;
+        let syncing = Instant::now();
+        let at = self.journal.sync()?;
         self.workers.disk_time().await;
+        self.underway.send_replace(None);
+        let sync = syncing.elapsed();
+        if span.is_recorded() {
+            span.set(names::GROUP, i64::try_from(at.group().get()).unwrap_or(i64::MAX));
+            span.set(names::BYTES, i64::try_from(bytes).unwrap_or(i64::MAX));
+            span.set(names::ENTRIES, as_value(count));
+            span.set(names::SYNC_SECONDS, sync.as_secs_f64());
+        }
+        drop(span);
+        // First, so that whoever has an answer finds the group counted.
+        self.groups_committed.committed(bytes, count, written - began, sync);
         self.tell(Committed::Synced { room: room.saturating_sub(taken) }).await;
         self.release(entries, time).await;
         Ok(taken)
@@ -130,6 +169,9 @@ impl Committer {
                 Err(WriteError::Fatal(fatal)) => return Err(fatal),
                 Err(WriteError::NoSpace(error)) => {
                     tracing::error!(%error, "the disk is full; calls that were taken wait until there is space");
+                    self.underway.send_modify(|underway| {
+                        *underway = underway.map(|underway| Underway { waits_for_space: true, ..underway });
+                    });
                     sleep(FULL_PAUSE).await;
                 }
             }
@@ -171,13 +213,11 @@ const FULL_PAUSE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use oncelog_proto::Timestamp;
+    use oncelog_proto::{Offset, Timestamp};
 
     use super::*;
     use crate::{
-        entry::Entry,
+        entry::{Entry, PartitionId},
         journal::{
             self, GroupDraft, Options,
             sim_disk::{Operation, SimDisk},
@@ -198,7 +238,10 @@ mod tests {
         let (released, _released) = mpsc::channel(16);
         let (stats, _) = watch::channel(journal.stats());
         let retention = Retention::default();
-        let committer = Committer { journal, workers: Workers::Threads, retention, groups, committed, released, stats };
+        let (workers, groups_committed, tracer) = (Workers::Threads, Arc::default(), Tracer::off());
+        let underway = watch::Sender::new(None);
+        let committer =
+            Committer { journal, workers, retention, groups, committed, released, stats, underway, groups_committed, tracer };
         tokio::spawn(committer.run());
         let mut room = async || loop {
             match told.recv().await {
@@ -213,12 +256,49 @@ mod tests {
             let mut draft = GroupDraft::new(group_limit);
             draft.push(Entry::Opened { downtime: Duration::ZERO, is_clock_doubtful: false });
             let group = draft.finish(Timestamp::from_micros(second));
-            to_commit.send(ToCommit { group, tell_written: false }).await.expect("it runs");
+            to_commit.send(ToCommit { group, tell_written: false, traces: Joined::default() }).await.expect("it runs");
             after = room().await;
             sleep(2 * IDLE).await;
         }
         sleep(2 * LOOK_PAUSE).await;
         assert!(room().await >= after, "nobody else took any");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_group_that_waits_for_space_is_told_as_such_until_it_is_durable() {
+        let options = Options { segment_bytes: 1 << 20, spares: 0, ballast_bytes: 0, ..Options::new(1) };
+        let disk = SimDisk::new();
+        let (journal, _) = journal::open(Arc::new(disk.clone()), options, &mut State::default(), &mut |_| {}).expect("opens");
+        let group_limit = journal.group_limit();
+        let (to_commit, groups) = mpsc::channel(1);
+        let (committed, mut told) = mpsc::channel(16);
+        let (released, _released) = mpsc::channel(16);
+        let (stats, _) = watch::channel(journal.stats());
+        let (workers, retention) = (Workers::Threads, Retention::default());
+        let (groups_committed, tracer) = (Arc::default(), Tracer::off());
+        let (underway, mut seen) = watch::channel(None);
+        let committer =
+            Committer { journal, workers, retention, groups, committed, released, stats, underway, groups_committed, tracer };
+        tokio::spawn(committer.run());
+        tokio::spawn(async move { while told.recv().await.is_some() {} });
+        // Room for what is there, and for no further segment.
+        disk.set_capacity(Some(disk.used()));
+        tokio::spawn(async move {
+            for second in 1..=4 {
+                let lost = |id| Trimmed { partition: PartitionId(id), log_start: Offset::ZERO, bytes: 1 };
+                let mut draft = GroupDraft::new(group_limit);
+                draft.push(Entry::Trim { through_segment: 0, partitions: (0..20_000).map(lost).collect() });
+                let group = draft.finish(Timestamp::from_micros(second));
+                to_commit.send(ToCommit { group, tell_written: false, traces: Joined::default() }).await.expect("it runs");
+            }
+        });
+        let waits = |underway: &Option<Underway>| underway.is_some_and(|underway| underway.waits_for_space);
+        let waiting = timeout(100 * FULL_PAUSE, seen.wait_for(waits)).await.expect("there is no space");
+        let since = waiting.expect("it runs").expect("just seen").since;
+        sleep(10 * FULL_PAUSE).await;
+        assert_eq!(*seen.borrow(), Some(Underway { since, waits_for_space: true }), "since it was taken");
+        disk.set_capacity(None);
+        timeout(100 * FULL_PAUSE, seen.wait_for(Option::is_none)).await.expect("there is space").expect("it runs");
     }
 
     /// Commits one group, whose sync may fail; returns whether it was committed, and whether snapshots may tell of it.
@@ -231,7 +311,7 @@ mod tests {
         draft.push(Entry::Opened { downtime: Duration::ZERO, is_clock_doubtful: false });
         let group = draft.finish(Timestamp::from_micros(1));
         let (to_commit, groups) = mpsc::channel(1);
-        to_commit.send(ToCommit { group, tell_written: false }).await.expect("there is room for one");
+        to_commit.send(ToCommit { group, tell_written: false, traces: Joined::default() }).await.expect("there is room for one");
         drop(to_commit);
         let (committed, _told) = mpsc::channel(16);
         let (release, mut released) = mpsc::channel(16);
@@ -240,7 +320,20 @@ mod tests {
         if fails {
             disk.fail(Operation::Sync, 0);
         }
-        let ended = Committer { journal, workers, retention, groups, committed, released: release, stats }.run().await;
+        let (groups_committed, tracer, underway) = (Arc::default(), Tracer::off(), watch::Sender::new(None));
+        let committer = Committer {
+            journal,
+            workers,
+            retention,
+            groups,
+            committed,
+            released: release,
+            stats,
+            underway,
+            groups_committed,
+            tracer,
+        };
+        let ended = committer.run().await;
         (ended.is_ok(), released.recv().await.is_some())
     }
 

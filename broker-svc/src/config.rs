@@ -3,6 +3,7 @@
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, FromArgMatches};
+use oncelog_edge::{security, server};
 use oncelog_proto::topic::PartitionCount;
 
 use crate::{journal, pipeline, state::Limits};
@@ -119,7 +120,60 @@ pub struct Config {
     #[arg(long, env = "ONCELOG_BROKER_ACCEPT_CLOCK_JUMP", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub accept_clock_jump: bool,
 
-    /// How long a stop waits for calls to end, in milliseconds.
+    /// Certificate for TLS with its chain, in PEM. With it connections are encrypted. This file and the other ones of security are
+    /// read again when they change.
+    #[arg(id = "broker_tls_cert", long = "tls-cert", env = "ONCELOG_BROKER_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Key of --tls-cert, in PEM.
+    #[arg(id = "broker_tls_key", long = "tls-key", env = "ONCELOG_BROKER_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Callers show a certificate that one of these vouches for, in PEM, or a token of --tokens-file; others are refused.
+    #[arg(id = "broker_tls_client_ca", long = "tls-client-ca", env = "ONCELOG_BROKER_TLS_CLIENT_CA", value_name = "FILE")]
+    pub tls_client_ca: Option<PathBuf>,
+
+    /// Callers show one of these tokens: a name and a token, or sha256: and its hash, on each line. Others are refused.
+    #[arg(id = "broker_tokens_file", long = "tokens-file", env = "ONCELOG_BROKER_TOKENS_FILE", value_name = "FILE")]
+    pub tokens_file: Option<PathBuf>,
+
+    /// Who may do what: a name or *, read,write,administer, and topics on each line. Default: whoever is let in may do everything.
+    #[arg(
+        id = "broker_permissions_file",
+        long = "permissions-file",
+        env = "ONCELOG_BROKER_PERMISSIONS_FILE",
+        value_name = "FILE"
+    )]
+    pub permissions_file: Option<PathBuf>,
+
+    /// Tell callers what can be called (gRPC server reflection).
+    #[arg(id = "broker_reflection", long = "reflection", env = "ONCELOG_BROKER_REFLECTION", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub reflection: bool,
+
+    /// Age at which a connection is asked to end once its calls have, give or take a tenth, in milliseconds; 0: never. So callers
+    /// spread over new addresses, and come back with new certificates.
+    #[arg(
+        id = "broker_connection_max_age_ms",
+        long = "connection-max-age-ms",
+        env = "ONCELOG_BROKER_CONNECTION_MAX_AGE_MS",
+        default_value_t = 1_800_000,
+        value_parser = clap::value_parser!(u64).range(0..=MAX_MS),
+        value_name = "MS"
+    )]
+    pub connection_max_age_ms: u64,
+
+    /// How long a stop goes on serving after it said that it is not ready, so that load balancers see it, in milliseconds.
+    #[arg(
+        id = "broker_drain_wait_ms",
+        long = "drain-wait-ms",
+        env = "ONCELOG_BROKER_DRAIN_WAIT_MS",
+        default_value_t = 0,
+        value_parser = clap::value_parser!(u64).range(0..=600_000),
+        value_name = "MS"
+    )]
+    pub drain_wait_ms: u64,
+
+    /// How long a stop waits for calls to end after that, in milliseconds.
     #[arg(
         id = "broker_shutdown_timeout_ms",
         long = "shutdown-timeout-ms",
@@ -150,6 +204,9 @@ impl Config {
     /// # Errors
     /// Two of them conflict; names both and what is allowed.
     pub fn check(&self) -> Result<(), Conflict> {
+        if let Some(problem) = self.security().conflicts(&SECURITY).into_iter().next() {
+            return Err(Conflict(problem));
+        }
         let half_segment = usize::try_from(self.segment_bytes / 2).unwrap_or(usize::MAX);
         if self.max_message_bytes > half_segment {
             return Err(Conflict(format!(
@@ -178,6 +235,21 @@ impl Config {
             )));
         }
         Ok(())
+    }
+
+    /// The files of security.
+    pub fn security(&self) -> security::Files {
+        security::Files {
+            cert: self.tls_cert.clone(),
+            key: self.tls_key.clone(),
+            client_ca: self.tls_client_ca.clone(),
+            tokens: self.tokens_file.clone(),
+            permissions: self.permissions_file.clone(),
+        }
+    }
+
+    pub(crate) fn server_limits(&self) -> server::Limits {
+        server::Limits { connection_age: Duration::from_millis(self.connection_max_age_ms), ..server::Limits::default() }
     }
 
     /// What the journal is opened with. `seed` is random.
@@ -242,6 +314,15 @@ fn range(least: usize, most: usize) -> impl Fn(&str) -> Result<usize, String> + 
     }
 }
 
+const SECURITY: security::Names = security::Names {
+    cert: "--tls-cert",
+    key: "--tls-key",
+    client_ca: "--tls-client-ca",
+    tokens: "--tokens-file",
+    permissions: "--permissions-file",
+};
+/// A year.
+const MAX_MS: u64 = 31_536_000_000;
 /// More than any machine has room for, and less than what counting them could overflow.
 const MAX_COUNT: usize = 1 << 40;
 /// Room in a request for what is not a batch's data: names, tags, the producer, the framing of all of it.
@@ -265,6 +346,9 @@ mod tests {
         assert_eq!(with(&|c| c.max_request_bytes = c.max_message_bytes + (64 << 10)), Ok(()));
         assert!(with(&|c| c.max_request_bytes = c.max_message_bytes + (64 << 10) - 1).is_err());
         assert!(with(&|c| c.queued_max_request_bytes = c.max_request_bytes - 1).is_err());
+        let error = with(&|c| c.tls_cert = Some("file".into())).expect_err("no key");
+        assert!(error.starts_with("--tls-cert is given without --tls-key"), "{error}");
+        assert_eq!(with(&|c| (c.tls_cert, c.tls_key) = (Some("file".into()), Some("file".into()))), Ok(()));
         assert!(with(&|c| (c.default_partitions, c.max_partitions) = (partition_count("3").expect("3"), 2)).is_err());
         assert_eq!(with(&|c| (c.default_partitions, c.max_partitions) = (partition_count("3").expect("3"), 3)), Ok(()));
     }
@@ -286,6 +370,8 @@ mod tests {
             ("max-request-bytes", "65536", "67108864", "65535", "67108865"),
             ("queued-max-request-bytes", "1048576", "1099511627776", "1048575", "1099511627777"),
             ("producer-id-expiration-ms", "1", "18446744073709551615", "0", "18446744073709551616"),
+            ("connection-max-age-ms", "0", "31536000000", "-1", "31536000001"),
+            ("drain-wait-ms", "0", "600000", "-1", "600001"),
             ("shutdown-timeout-ms", "0", "18446744073709551615", "-1", "18446744073709551616"),
         ];
         let ranges = ranges.into_iter().chain(counts.map(|count| (count, "1", "1099511627776", "0", "1099511627777")));

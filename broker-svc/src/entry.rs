@@ -23,6 +23,11 @@ impl PartitionId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TokenHash(pub [u8; 16]);
 
+/// The first 16 bytes of a hash of the name of an identity: whose a producer id is. The name itself is not kept; who owns an id is
+/// only ever compared with who calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct OwnerHash(pub [u8; 16]);
+
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Entry {
@@ -40,7 +45,7 @@ pub enum Entry {
         /// Its name.
         topic: TopicName,
     },
-    /// A producer id is handed out (epoch 0), or its epoch is raised.
+    /// A producer id is handed out (epoch 0) to somebody who is nobody in particular, or the epoch of any id is raised.
     InitProducer {
         /// The id.
         producer: ProducerId,
@@ -48,6 +53,13 @@ pub enum Entry {
         epoch: Epoch,
         /// Of the call that raised it; none for a fresh id.
         token: Option<TokenHash>,
+    },
+    /// A producer id is handed out, at epoch 0, and belongs to whoever got it.
+    GrantProducer {
+        /// The id.
+        producer: ProducerId,
+        /// Whose it is.
+        owner: OwnerHash,
     },
     /// Records are in the log.
     Append(Append),

@@ -12,6 +12,7 @@
 //! | `committer` | the one loop that owns the journal: one write, one sync |
 //! | [`journal`] | the log on disk, and reading it |
 //! | `snapshots`, `tidying` | the state written down now and then; what can wait |
+//! | `readiness` | whether callers should come: not while the journal stands still |
 //!
 //! [`config`] says how, [`surroundings`] and [`workers`] on what, [`Broker`] holds it together.
 
@@ -25,6 +26,7 @@ pub mod journal;
 mod metrics;
 mod owner;
 pub mod pipeline;
+mod readiness;
 mod replay;
 mod rpc;
 mod snapshots;

@@ -5,8 +5,9 @@ use std::pin::pin;
 use broker_svc::{Broker, Config, config::Conflict};
 use clap::Parser;
 use oncelog_edge::{
+    machine,
     shutdown::Signals,
-    telemetry::{self, LogFormat},
+    telemetry::{self, LogFormat, Telemetry},
 };
 
 /// Owns a durable, partitioned log that knows what each producer has already written to it.
@@ -38,10 +39,20 @@ async fn main() {
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
     let signals = Signals::register()?;
-    telemetry::init("broker-svc", cli.log_format, "info")?;
+    let telemetry = telemetry::init("broker-svc", cli.log_format, "info")?;
+    machine::raise_open_files()?;
+    let ended = serve(cli.config, signals, telemetry.telemetry()).await;
+    // After a failure the process ends at once, and with it whatever is not told yet.
+    if ended.is_ok() {
+        telemetry.end().await;
+    }
+    ended
+}
+
+async fn serve(config: Config, signals: Signals, telemetry: Telemetry) -> anyhow::Result<()> {
     let mut stop = pin!(signals.stop());
     let mut broker = tokio::select! {
-        broker = Broker::start(cli.config) => broker?,
+        broker = Broker::start(config, telemetry) => broker?,
         // A long journal need not be read to its end for that: opening it can be broken off anywhere.
         () = &mut stop => return Ok(()),
     };

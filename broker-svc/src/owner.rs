@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use oncelog_edge::trace::Tracer;
 use oncelog_proto::{ErrorCode, Fault, v1};
 use tokio::{
     sync::{
@@ -23,7 +24,7 @@ use tokio::{
 use crate::{
     clocks::Clocks,
     committer::{Committed, ToCommit},
-    entry::{Entry, PartitionId},
+    entry::{Entry, OwnerHash, PartitionId},
     pipeline::{Answer, BatchOutcome, Counts, Output, Pipeline, Request},
     state::{Arrival, Ends},
 };
@@ -48,6 +49,8 @@ pub(crate) enum Told {
 /// A request on its way to the owner.
 pub(crate) struct Asked {
     request: Request,
+    /// Whose producer ids may be used.
+    by: Option<OwnerHash>,
     caller: Caller,
 }
 
@@ -108,17 +111,22 @@ impl Handle {
     /// # Errors
     /// `BROKER_NOT_AVAILABLE`: the owner takes no more requests; nothing was done. `KAFKA_STORAGE_ERROR`: the broker ended before it
     /// answered, and whether it was done is unknown.
-    pub(crate) async fn ask(&self, request: Request, memory: OwnedSemaphorePermit) -> Result<Told, Fault> {
-        self.hand_over(request, memory).await?.await
+    pub(crate) async fn ask(&self, by: Option<OwnerHash>, request: Request, memory: OwnedSemaphorePermit) -> Result<Told, Fault> {
+        self.hand_over(by, request, memory).await?.await
     }
 
     /// Asks. What is handed over one after the other is worked on in that order; whether somebody waits for the answer or not.
     ///
     /// # Errors
     /// `BROKER_NOT_AVAILABLE`: the owner takes no more requests; nothing was done.
-    pub(crate) async fn hand_over(&self, request: Request, memory: OwnedSemaphorePermit) -> Result<Awaited, Fault> {
+    pub(crate) async fn hand_over(
+        &self,
+        by: Option<OwnerHash>,
+        request: Request,
+        memory: OwnedSemaphorePermit,
+    ) -> Result<Awaited, Fault> {
         let (tell, told) = oneshot::channel();
-        let asked = Asked { request, caller: Caller { tell, _memory: memory } };
+        let asked = Asked { request, by, caller: Caller { tell, _memory: memory } };
         let not_taken = |_| Fault::new(ErrorCode::BrokerNotAvailable, "the broker is stopping; nothing was done; send it again");
         self.requests.send(asked).await.map_err(not_taken)?;
         Ok(Awaited(told))
@@ -147,6 +155,8 @@ pub(crate) struct Owner {
     pub(crate) to_commit: mpsc::Sender<ToCommit>,
     pub(crate) committed: mpsc::Receiver<Committed>,
     pub(crate) vitals: watch::Sender<Vitals>,
+    /// Records what batches in traces waited for.
+    pub(crate) tracer: Tracer,
     /// Turns true when any part of the broker failed.
     pub(crate) has_failed: watch::Receiver<bool>,
     /// Turns true when no more requests are to be taken.
@@ -201,8 +211,8 @@ impl Owner {
                 () = sleep_until(wakeup) => {}
             }
             let now = self.clocks.now();
-            for Asked { request, caller } in asked.drain(..one_turn(&asked)) {
-                self.pipeline.on_request(caller, request, now);
+            for Asked { request, by, caller } in asked.drain(..one_turn(&asked)) {
+                self.pipeline.on_request_of(by, caller, request, now);
             }
             // In every turn: a flood of requests must not keep early batches waiting, or idle producers alive.
             let now = self.clocks.now();
@@ -221,12 +231,16 @@ impl Owner {
 
     fn pass_on(&mut self, tails: &mut Tails) {
         if let Some(group) = self.pipeline.poll_group() {
-            let to_commit = ToCommit { group, tell_written: self.pipeline.is_written_awaited() };
+            let traces = self.pipeline.take_traces();
+            let to_commit = ToCommit { group, tell_written: self.pipeline.is_written_awaited(), traces };
             match self.to_commit.try_send(to_commit) {
                 // If the committer is gone, `committed` ends next.
                 Ok(()) | Err(TrySendError::Closed(_)) => {}
                 Err(TrySendError::Full(_)) => unreachable!("the group before it was committed"),
             }
+        }
+        while let Some(waited) = self.pipeline.poll_waited() {
+            self.tracer.past("hold", waited.trace, waited.time, self.clocks.now().wall);
         }
         while let Some(output) = self.pipeline.poll_output() {
             match output {
@@ -337,7 +351,7 @@ mod tests {
 
     fn asked(request: Request) -> Asked {
         let memory = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("one");
-        Asked { request, caller: Caller { tell: oneshot::channel().0, _memory: memory } }
+        Asked { request, by: None, caller: Caller { tell: oneshot::channel().0, _memory: memory } }
     }
 
     #[test]
@@ -365,10 +379,12 @@ mod tests {
         let (tell_stop, stop) = watch::channel(false);
         let mut answers = Vec::new();
         for _ in 0..20 {
-            answers.push(handle.hand_over(refused(BATCHES_PER_TURN / 2), handle.reserve(1).expect("room")).await.expect("taken"));
+            answers.push(
+                handle.hand_over(None, refused(BATCHES_PER_TURN / 2), handle.reserve(1).expect("room")).await.expect("taken"),
+            );
         }
         tell_stop.send_replace(true);
-        let owner = Owner { pipeline, clocks, requests, to_commit, committed, vitals, has_failed, stop };
+        let owner = Owner { pipeline, clocks, requests, to_commit, committed, vitals, tracer: Tracer::off(), has_failed, stop };
         let owner = tokio::spawn(owner.run());
         tokio::spawn(async move {
             while groups.recv().await.is_some() {

@@ -6,7 +6,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use oncelog_edge::{admin::Admin, machine::WallClock};
+use oncelog_edge::{admin::Admin, machine::WallClock, security::access::Access, telemetry::Telemetry};
 
 use crate::{journal::disk::Disk, workers::Workers};
 
@@ -25,6 +25,10 @@ pub struct Surroundings<I> {
     pub connections: I,
     /// Where they come from callers, to be told to them.
     pub local_addr: SocketAddr,
+    /// Who of them may do what.
+    pub access: Access,
     /// For probes and metrics; none: they are not served.
     pub admin: Option<Admin>,
+    /// Where traces and metrics are exported to.
+    pub telemetry: Telemetry,
 }

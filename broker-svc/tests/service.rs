@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use broker_svc::{Broker, Config};
+use oncelog_edge::telemetry::Telemetry;
 use oncelog_proto::v1::{
     Batch, BatchAck, ErrorCode, FetchRequest, InitProducerIdRequest, ProduceRequest, ProduceStreamRequest, ProduceStreamResponse,
     Record, batch_result::Outcome, broker_service_client::BrokerServiceClient, produce_stream_response,
@@ -18,7 +19,7 @@ async fn start(data_dir: &Path) -> Broker {
     let data_dir = format!("--data-dir={}", data_dir.display());
     let flags = [data_dir.as_str(), "--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--segment-bytes=1048576"];
     let config = Config::parse_args(flags.into_iter().chain(["--max-message-bytes=65536"])).expect("these are its flags");
-    Broker::start(config).await.expect("it starts")
+    Broker::start(config, Telemetry::off()).await.expect("it starts")
 }
 
 async fn client(broker: &Broker) -> BrokerServiceClient<Channel> {

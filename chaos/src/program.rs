@@ -9,6 +9,7 @@ use tokio::process::Command;
 pub struct Program {
     path: PathBuf,
     leading: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 /// Both services.
@@ -23,12 +24,19 @@ pub struct Programs {
 impl Program {
     /// An executable of its own.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), leading: Vec::new() }
+        Self { path: path.into(), leading: Vec::new(), environment: Vec::new() }
     }
 
     /// A subcommand of an executable.
     pub fn subcommand(path: impl Into<PathBuf>, name: &str) -> Self {
-        Self { path: path.into(), leading: vec![name.to_owned()] }
+        Self { path: path.into(), leading: vec![name.to_owned()], environment: Vec::new() }
+    }
+
+    /// The same with a variable in its environment.
+    #[must_use]
+    pub fn with_variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// Ready to be given arguments.
@@ -36,10 +44,11 @@ impl Program {
         let mut command = Command::new(&self.path);
         command.args(&self.leading);
         // What the one who runs this has set for themselves is not what is tried here.
-        for (key, _) in env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("ONCELOG_")) {
+        for (key, _) in env::vars_os().filter(|(key, _)| is_ours(&key.to_string_lossy())) {
             command.env_remove(key);
         }
         command.env_remove("RUST_LOG").kill_on_drop(true);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -48,4 +57,9 @@ impl Program {
         let file = self.path.file_name().unwrap_or(self.path.as_os_str()).to_string_lossy().into_owned();
         self.leading.iter().fold(file, |name, word| format!("{name} {word}"))
     }
+}
+
+/// A variable that a service reads.
+fn is_ours(name: &str) -> bool {
+    ["ONCELOG_", "OTEL_"].iter().any(|prefix| name.starts_with(prefix))
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use oncelog_proto::v1::CreateTopicRequest;
+use oncelog_proto::{Bearer, v1::CreateTopicRequest};
 use oncelog_verify::{
     HistoryFile, Report, Violation, judge,
     live::{self, Client},
@@ -211,7 +211,7 @@ impl Run {
 
     async fn round(&mut self, round: u64, history: &Path, end: Instant) -> anyhow::Result<()> {
         let topic = format!("chaos-{round}");
-        let mut direct = Client::new(channel(self.stage.broker_addr())).max_decoding_message_size(MOST_BYTES);
+        let mut direct = Client::new(Bearer::none().on(channel(self.stage.broker_addr()))).max_decoding_message_size(MOST_BYTES);
         direct.create_topic(CreateTopicRequest { topic: topic.clone(), partitions: PARTITIONS }).await?;
         let recorder = Recorder::create(history, EXPIRATION_MS)?;
         let (producer, broker) = (self.stage.callers.addr(), self.stage.clients.addr());

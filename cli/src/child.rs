@@ -11,10 +11,10 @@ use producer_svc::Producer;
 
 pub(crate) async fn broker(config: broker_svc::Config) -> anyhow::Result<ExitCode> {
     let signals = Signals::register()?;
-    telemetry::init("broker-svc", LogFormat::Text, "info")?;
+    let telemetry = telemetry::init("broker-svc", LogFormat::Text, "info")?;
     let mut stop = pin!(signals.stop());
     let mut broker = tokio::select! {
-        broker = Broker::start(config) => broker?,
+        broker = Broker::start(config, telemetry.telemetry()) => broker?,
         () = &mut stop => std::process::exit(0),
     };
     let failed = tokio::select! {
@@ -23,7 +23,10 @@ pub(crate) async fn broker(config: broker_svc::Config) -> anyhow::Result<ExitCod
     };
     // At once: after a failure every task that still runs speaks for a log that may not be there.
     match failed {
-        None => std::process::exit(0),
+        None => {
+            telemetry.end().await;
+            std::process::exit(0)
+        }
         Some(error) => {
             eprintln!("broker-svc: {error:#}");
             std::process::exit(1)
@@ -33,11 +36,12 @@ pub(crate) async fn broker(config: broker_svc::Config) -> anyhow::Result<ExitCod
 
 pub(crate) async fn producer(config: producer_svc::Config) -> anyhow::Result<ExitCode> {
     let signals = Signals::register()?;
-    telemetry::init("producer-svc", LogFormat::Text, "info")?;
-    let mut producer = Producer::start(config).await?;
+    let telemetry = telemetry::init("producer-svc", LogFormat::Text, "info")?;
+    let mut producer = Producer::start(config, telemetry.telemetry()).await?;
     tokio::select! {
         () = signals.stop() => producer.shutdown().await?,
         error = producer.failed() => return Err(error),
     }
+    telemetry.end().await;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,39 +1,60 @@
-//! The way to a service, and what is said when it fails: one line with the gRPC code, the reason, and what to do.
+//! The way to a service, what it trusts and shows on it, and what is said when it fails: one line with the gRPC code, the reason, and what to do.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, anyhow};
-use oncelog_proto::v1::{broker_service_client::BrokerServiceClient, producer_service_client::ProducerServiceClient};
-use tonic::{
-    Code, Status,
-    transport::{Channel, Endpoint},
+use oncelog_edge::security::{dial, reload::Reload};
+use oncelog_proto::{
+    Link,
+    v1::{broker_service_client::BrokerServiceClient, producer_service_client::ProducerServiceClient},
 };
+use tonic::{Code, Status, transport::Uri};
 use tonic_types::StatusExt;
 
+/// What is trusted and shown on the way to a service whose URL begins with https://, and the token for one that asks for it.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Security")]
+pub(crate) struct Secured {
+    /// Who vouches for an https:// service, certificates in PEM. Default: whom this machine trusts.
+    #[arg(long, value_name = "FILE", env = "ONCELOG_TLS_CA")]
+    tls_ca: Option<PathBuf>,
+    /// Certificate to show, with its chain, in PEM.
+    #[arg(long, value_name = "FILE", env = "ONCELOG_TLS_CERT", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Key of --tls-cert, in PEM.
+    #[arg(long, value_name = "FILE", env = "ONCELOG_TLS_KEY", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// A file with the token to show, and nothing else.
+    #[arg(long, value_name = "FILE", env = "ONCELOG_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+}
+
 /// Connects to the producer at `url`.
-pub(crate) async fn producer(url: &str) -> anyhow::Result<ProducerServiceClient<Channel>> {
-    Ok(ProducerServiceClient::new(channel("producer", url).await?))
+pub(crate) async fn producer(url: &str, secured: &Secured) -> anyhow::Result<ProducerServiceClient<Link>> {
+    Ok(ProducerServiceClient::new(link("producer", url, secured).await?))
 }
 
 /// Connects to the broker at `url`.
-pub(crate) async fn broker(url: &str) -> anyhow::Result<BrokerServiceClient<Channel>> {
-    Ok(BrokerServiceClient::new(channel("broker", url).await?).max_decoding_message_size(MAX_MESSAGE_BYTES))
+pub(crate) async fn broker(url: &str, secured: &Secured) -> anyhow::Result<BrokerServiceClient<Link>> {
+    Ok(BrokerServiceClient::new(link("broker", url, secured).await?).max_decoding_message_size(MAX_MESSAGE_BYTES))
 }
 
-async fn channel(service: &str, url: &str) -> anyhow::Result<Channel> {
-    let endpoint =
-        Endpoint::new(url.to_owned()).with_context(|| format!("--{service} {url:?} is not a URL like http://host:port"))?;
-    endpoint
+async fn link(service: &str, url: &str, secured: &Secured) -> anyhow::Result<Link> {
+    let parsed = url.parse::<Uri>().ok().filter(|uri| uri.scheme().is_some() && uri.authority().is_some());
+    let to = parsed.with_context(|| format!("--{service} {url:?} is not a URL like http://host:port"))?;
+    let Secured { tls_ca, tls_cert, tls_key, token_file } = secured.clone();
+    let dial = dial::Files { ca: tls_ca, cert: tls_cert, key: tls_key, token: token_file }
+        .open(&to, &Reload::default())
+        .map_err(anyhow::Error::msg)?;
+    let endpoint = dial::endpoint(&to)
         .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
         .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES)
-        .connect()
-        .await
-        .map_err(|error| {
-            let cause = root_cause(&error);
-            anyhow!("no {service} answers at {url} ({cause}); `oncelog dev` starts one, --{service} names another")
-        })
+        .initial_connection_window_size(WINDOW_BYTES);
+    let channel = dial.connect(&endpoint).await.map_err(|error| {
+        let cause = root_cause(&error);
+        anyhow!("no {service} answers at {url} ({cause}); `oncelog dev` starts one, --{service} names another")
+    })?;
+    Ok(dial.bearer().on(channel))
 }
 
 /// A failed call, in one line: what was tried, the code, the reason and the message, and what to do about it.
@@ -49,6 +70,7 @@ pub(crate) fn failure(tried: &str, status: &Status) -> anyhow::Error {
         Code::Unavailable => "; the service has gone, or is starting",
         Code::ResourceExhausted => "; it is full: try again later, or raise the limit it names",
         Code::Unimplemented => "; is another service listening at this address?",
+        Code::Unauthenticated => "; --token-file or --tls-cert say who you are",
         _ => "",
     };
     anyhow!("{tried}: {code}{reason}: {message}{advice}", code = name(status.code()))
@@ -106,7 +128,7 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_listening_is_said_with_address_and_advice() {
-        let line = producer("http://127.0.0.1:1").await.expect_err("nobody listens there").to_string();
+        let line = producer("http://127.0.0.1:1", &Secured::default()).await.expect_err("nobody listens there").to_string();
         assert!(line.contains("127.0.0.1:1") && line.contains("oncelog dev"), "{line}");
     }
 }

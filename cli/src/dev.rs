@@ -38,7 +38,7 @@ pub(crate) struct Args {
 /// Runs both services until a signal, or until one of them fails.
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let signals = Signals::register()?;
-    telemetry::init("oncelog dev", telemetry::LogFormat::Text, "warn")?;
+    let telemetry = telemetry::init("oncelog dev", telemetry::LogFormat::Text, "warn")?;
 
     let mut broker = broker_svc::Config::parse_args([OsString::from("--data-dir"), args.data_dir.clone().into()])?;
     broker.listen = args.broker_listen;
@@ -46,7 +46,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     broker.segment_bytes = args.segment_bytes;
     let mut stop = pin!(signals.stop());
     let mut broker = tokio::select! {
-        broker = Broker::start(broker) => broker.context("the broker does not start")?,
+        broker = Broker::start(broker, telemetry.telemetry()) => broker.context("the broker does not start")?,
         // Reading a long journal can be broken off anywhere, and the end of the runtime would wait for it.
         () = &mut stop => std::process::exit(0),
     };
@@ -55,7 +55,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         .listen(args.producer_listen)
         .admin_listen(Some(args.producer_admin_listen))
         .broker(broker.local_addr());
-    let mut producer = Producer::start(producer).await.context("the producer does not start")?;
+    let mut producer = Producer::start(producer, telemetry.telemetry()).await.context("the producer does not start")?;
 
     let card = card::card(producer.local_addr(), broker.local_addr());
     let mut out = std::io::stdout();
@@ -74,5 +74,6 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         None => producer.shutdown().await.context("the producer did not drain"),
     };
     broker.shutdown().await.context("the broker did not stop cleanly")?;
+    telemetry.end().await;
     drained.map(|()| ExitCode::SUCCESS)
 }

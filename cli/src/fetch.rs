@@ -12,14 +12,14 @@ use std::{
 
 use anyhow::{anyhow, bail};
 use oncelog_proto::{
-    PackedBatch,
+    Link, PackedBatch,
     v1::{
         DescribeTopicsRequest, FetchRequest, FetchResponse, broker_service_client::BrokerServiceClient,
         fetch_response::FetchedBatch,
     },
 };
 use tokio::sync::mpsc;
-use tonic::{Status, transport::Channel};
+use tonic::Status;
 
 use self::output::{Fetched, Output, Tag};
 use crate::connect;
@@ -32,6 +32,8 @@ pub(crate) struct Args {
     /// The broker's address.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:50051", env = "ONCELOG_BROKER")]
     broker: String,
+    #[command(flatten)]
+    secured: connect::Secured,
     /// Partition to read, from 0. Default: all of them.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
     partition: Option<i32>,
@@ -51,7 +53,7 @@ pub(crate) struct Args {
 
 /// Fetches, and writes to stdout.
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let mut client = connect::broker(&args.broker).await?;
+    let mut client = connect::broker(&args.broker, &args.secured).await?;
     let partitions = match args.partition {
         Some(partition) => vec![partition],
         None => partitions_of(&mut client, &args.topic).await?,
@@ -68,7 +70,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn partitions_of(client: &mut BrokerServiceClient<Channel>, topic: &str) -> anyhow::Result<Vec<i32>> {
+async fn partitions_of(client: &mut BrokerServiceClient<Link>, topic: &str) -> anyhow::Result<Vec<i32>> {
     let request = DescribeTopicsRequest { topics: vec![topic.to_owned()], allow_auto_create: false, ..Default::default() };
     let described = client.describe_topics(request).await.map_err(|s| connect::failure(&format!("topic {topic}"), &s))?;
     let described = described.into_inner().topics.into_iter().find(|described| described.topic == topic);
@@ -96,7 +98,7 @@ struct Reader<W> {
 }
 
 impl<W: Write> Reader<W> {
-    async fn read(&mut self, client: &mut BrokerServiceClient<Channel>, args: &Args, partition: i32) -> anyhow::Result<()> {
+    async fn read(&mut self, client: &mut BrokerServiceClient<Link>, args: &Args, partition: i32) -> anyhow::Result<()> {
         if self.left == Some(0) {
             return Ok(());
         }
@@ -112,7 +114,7 @@ impl<W: Write> Reader<W> {
         Ok(())
     }
 
-    async fn follow(&mut self, client: &BrokerServiceClient<Channel>, args: &Args, partitions: &[i32]) -> anyhow::Result<()> {
+    async fn follow(&mut self, client: &BrokerServiceClient<Link>, args: &Args, partitions: &[i32]) -> anyhow::Result<()> {
         let (tx, mut responses) = mpsc::channel(partitions.len());
         for &partition in partitions {
             let (mut client, tx) = (client.clone(), tx.clone());

@@ -15,9 +15,12 @@ use std::{
 };
 
 use anyhow::bail;
-use oncelog_proto::v1::{
-    CreateTopicRequest, DescribeTopicsRequest, SendStreamRequest, SendStreamResponse,
-    producer_service_client::ProducerServiceClient,
+use oncelog_proto::{
+    Link,
+    v1::{
+        CreateTopicRequest, DescribeTopicsRequest, SendStreamRequest, SendStreamResponse,
+        producer_service_client::ProducerServiceClient,
+    },
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -25,7 +28,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Status};
 
 use self::{
     input::{Chunk, Input},
@@ -45,6 +48,8 @@ pub(crate) struct Args {
     /// The broker's address; needed with --partitions only.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:50051", env = "ONCELOG_BROKER")]
     broker: String,
+    #[command(flatten)]
+    secured: connect::Secured,
     /// How records stand on stdin: one a line, or key and value each after a 4-byte big-endian length (0xFFFFFFFF: none).
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -87,10 +92,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
     };
     if let Some(partitions) = args.partitions {
-        create_if_missing(&args.broker, &args.topic, partitions).await?;
+        create_if_missing(&args, partitions).await?;
     }
     let recording = Recording::begin(args.history.as_deref(), &args.topic, args.partition)?;
-    let client = connect::producer(&args.producer).await?;
+    let client = connect::producer(&args.producer, &args.secured).await?;
     let batch = usize::try_from(args.batch).expect("at most 10,000");
     let mut sending = Sending {
         call: Call::open(client),
@@ -104,8 +109,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     sending.report(ended)
 }
 
-async fn create_if_missing(broker: &str, topic: &str, partitions: i32) -> anyhow::Result<()> {
-    let mut client = connect::broker(broker).await?;
+async fn create_if_missing(Args { broker, secured, topic, .. }: &Args, partitions: i32) -> anyhow::Result<()> {
+    let mut client = connect::broker(broker, secured).await?;
     let create = CreateTopicRequest { topic: topic.to_owned(), partitions };
     match client.create_topic(create).await {
         Ok(_) => return Ok(()),
@@ -271,7 +276,7 @@ struct Call {
 }
 
 impl Call {
-    fn open(mut client: ProducerServiceClient<Channel>) -> Self {
+    fn open(mut client: ProducerServiceClient<Link>) -> Self {
         let (requests, requests_rx) = mpsc::channel(MAX_OUTSTANDING);
         let (answers_tx, answers) = mpsc::channel(ANSWERS_AHEAD);
         // In a task of its own: the call may not be open before the first request is sent.

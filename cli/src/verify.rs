@@ -25,6 +25,8 @@ pub(crate) struct Args {
     /// The broker's address.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:50051", env = "ONCELOG_BROKER")]
     broker: String,
+    #[command(flatten)]
+    secured: connect::Secured,
     /// Topic to read, again for each. Default: all of them.
     #[arg(long, value_name = "TOPIC")]
     topic: Vec<String>,
@@ -61,7 +63,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn running(args: &Args) -> anyhow::Result<Verdict> {
-    let mut client = connect::broker(&args.broker).await?;
+    let mut client = connect::broker(&args.broker, &args.secured).await?;
     let mut progress = Progress::start("fetching");
     let read = live::read(&mut client, &args.topic, &mut |at| progress.at(at.read, at.total)).await;
     progress.end();

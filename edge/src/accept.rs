@@ -5,6 +5,9 @@
 //! silent ones could take every place. `TCP_NODELAY` is set here, because tonic ignores its own setting for a listener that it
 //! did not bind, and without it a small call waits for a delayed acknowledgement, 40 ms and more.
 //!
+//! With TLS, each handshake is a task of its own that holds a place, and a connection gets in when it is done; a handshake counts
+//! towards the time to begin to speak. Who calls is read from the certificate once, here.
+//!
 //! Dropping [`Incoming`] closes the listening socket; open connections live on.
 
 use std::{
@@ -20,10 +23,18 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, Sleep, sleep},
+    task::JoinSet,
+    time::{Sleep, sleep},
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_stream::Stream;
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
+
+use crate::{
+    link::Link,
+    security::{identity::Identity, tls::ServerTls},
+    seldom::Seldom,
+};
 
 /// What a listener lets in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,10 +58,22 @@ pub struct Incoming {
     listener: TcpListener,
     local_addr: SocketAddr,
     limits: Limits,
+    tls: Option<ServerTls>,
+    handshakes: JoinSet<Option<Connection>>,
     places: Arc<Semaphore>,
     /// After an error of the listener itself, which would otherwise come again at once, and again.
     pause: Option<Pin<Box<Sleep>>>,
-    turned_away: TurnedAway,
+    turned_away: Seldom,
+    failed_handshakes: Arc<Seldom>,
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// Where it calls from, if that is known.
+    pub addr: Option<SocketAddr>,
+    /// What its certificate calls it; none: it has shown none, or one without a name.
+    pub identity: Option<Identity>,
 }
 
 impl Incoming {
@@ -67,7 +90,23 @@ impl Incoming {
         let listener = TcpListener::bind(addr).await.map_err(named)?;
         let local_addr = listener.local_addr().map_err(named)?;
         let places = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
-        Ok(Self { listener, local_addr, limits, places, pause: None, turned_away: TurnedAway::default() })
+        Ok(Self {
+            listener,
+            local_addr,
+            limits,
+            tls: None,
+            handshakes: JoinSet::new(),
+            places,
+            pause: None,
+            turned_away: Seldom::default(),
+            failed_handshakes: Arc::default(),
+        })
+    }
+
+    /// The same over TLS, if there is any.
+    #[must_use]
+    pub fn over(self, tls: Option<ServerTls>) -> Self {
+        Self { tls, ..self }
     }
 
     /// Where it listens.
@@ -75,17 +114,37 @@ impl Incoming {
         self.local_addr
     }
 
+    /// The connection, unless it is closed or has to shake hands first.
     fn admit(&mut self, stream: TcpStream, peer: SocketAddr) -> Option<Connection> {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            self.turned_away.note(peer, self.limits.connections);
+            if let Some(count) = self.turned_away.note() {
+                let limit = self.limits.connections;
+                tracing::warn!(%peer, limit, count, "connections closed: the limit is reached; close idle ones or raise the limit");
+            }
             return None;
         };
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%peer, %error, "TCP_NODELAY refused: the peer has gone already");
             return None;
         }
-        let preface = Some(Preface { missing: PREFACE_LEN, limit: Box::pin(sleep(self.limits.preface)) });
-        Some(Connection { stream, preface, _place: place })
+        let preface = Preface { missing: PREFACE_LEN, limit: Box::pin(sleep(self.limits.preface)) };
+        let Some(tls) = &self.tls else {
+            let peer = Peer { addr: Some(peer), identity: None };
+            return Some(Connection { link: Link::Plain(stream), peer, preface: Some(preface), _place: place });
+        };
+        let acceptor = TlsAcceptor::from(tls.current());
+        let failed = Arc::clone(&self.failed_handshakes);
+        self.handshakes.spawn(async move {
+            let connection = shake_hands(acceptor, stream, peer, preface, place).await;
+            connection
+                .inspect_err(|error| {
+                    if let Some(count) = failed.note() {
+                        tracing::warn!(%peer, %error, count, "TLS handshakes failed");
+                    }
+                })
+                .ok()
+        });
+        None
     }
 }
 
@@ -97,6 +156,11 @@ impl Stream for Incoming {
             if let Some(pause) = self.pause.as_mut() {
                 ready!(pause.as_mut().poll(cx));
                 self.pause = None;
+            }
+            match self.handshakes.poll_join_next(cx) {
+                Poll::Ready(Some(Ok(Some(connection)))) => return Poll::Ready(Some(Ok(connection))),
+                Poll::Ready(Some(_)) => continue,
+                Poll::Ready(None) | Poll::Pending => {}
             }
             match ready!(self.listener.poll_accept(cx)) {
                 Ok((stream, peer)) => {
@@ -116,26 +180,43 @@ impl Stream for Incoming {
     }
 }
 
+async fn shake_hands(
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    peer: SocketAddr,
+    mut preface: Preface,
+    place: OwnedSemaphorePermit,
+) -> io::Result<Connection> {
+    let stream = tokio::select! {
+        stream = acceptor.accept(stream) => stream?,
+        () = preface.limit.as_mut() => return Err(io::Error::new(io::ErrorKind::TimedOut, "no TLS handshake in time")),
+    };
+    let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let peer = Peer { addr: Some(peer), identity: certificate.and_then(Identity::of_certificate) };
+    Ok(Connection { link: Link::Tls(Box::new(stream.into())), peer, preface: Some(preface), _place: place })
+}
+
 /// One accepted connection. It keeps its place until it is dropped.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TcpStream,
+    link: Link,
+    peer: Peer,
     preface: Option<Preface>,
     _place: OwnedSemaphorePermit,
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = Peer;
 
     fn connect_info(&self) -> Self::ConnectInfo {
-        self.stream.connect_info()
+        self.peer.clone()
     }
 }
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let read = Pin::new(&mut self.link).poll_read(cx, buf);
         if let Some(preface) = self.preface.as_mut() {
             preface.missing = preface.missing.saturating_sub(buf.filled().len() - before);
             if preface.missing == 0 {
@@ -150,23 +231,23 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        Pin::new(&mut self.link).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        Pin::new(&mut self.link).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.link.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Pin::new(&mut self.link).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Pin::new(&mut self.link).poll_shutdown(cx)
     }
 }
 
@@ -177,36 +258,21 @@ struct Preface {
     limit: Pin<Box<Sleep>>,
 }
 
-/// Those who found no place: counted, and told of at most once a second.
-#[derive(Debug, Default)]
-struct TurnedAway {
-    since_told: u64,
-    told: Option<Instant>,
-}
-
-impl TurnedAway {
-    fn note(&mut self, peer: SocketAddr, limit: usize) {
-        self.since_told += 1;
-        let now = Instant::now();
-        if self.told.is_none_or(|told| now.duration_since(told) >= TELL_EVERY) {
-            let count = self.since_told;
-            tracing::warn!(%peer, limit, count, "connections closed: the limit is reached; close idle ones or raise the limit");
-            *self = Self { since_told: 0, told: Some(now) };
-        }
-    }
-}
-
 /// Bytes of the HTTP/2 connection preface (RFC 9113, section 3.4).
 const PREFACE_LEN: usize = 24;
 const PAUSE: Duration = Duration::from_millis(100);
-const TELL_EVERY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        time::timeout,
+    };
+    use tokio_rustls::TlsConnector;
     use tokio_stream::StreamExt;
 
     use super::*;
+    use crate::security::{reload::Reload, tls::ClientTls};
 
     async fn bind(limits: Limits) -> Incoming {
         Incoming::bind(([127, 0, 0, 1], 0).into(), limits).await.expect("a free port")
@@ -234,7 +300,7 @@ mod tests {
         drop(first);
         let _fourth = TcpStream::connect(addr).await.expect("the socket listens");
         let fourth = incoming.next().await.expect("endless").expect("accepted");
-        assert!(fourth.stream.nodelay().expect("open"));
+        assert!(fourth.link.tcp().nodelay().expect("open"));
         drop(second);
     }
 
@@ -258,6 +324,46 @@ mod tests {
         sleep(2 * preface).await;
         speaks.write_all(&[7]).await.expect("open");
         assert_eq!(connection.read_u8().await.expect("still open"), 7);
+    }
+
+    #[tokio::test]
+    async fn who_does_not_shake_hands_is_ended_and_holds_up_nobody() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = |name: &str| directory.path().join(name);
+        let pair = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+        std::fs::write(file("cert"), pair.cert.pem()).expect("written");
+        std::fs::write(file("key"), pair.signing_key.serialize_pem()).expect("written");
+        let reload = Reload::default();
+        let tls = ServerTls::open(&reload, file("cert"), file("key"), None).expect("usable");
+        let trust = ClientTls::open(&reload, Some(file("cert")), None).expect("usable");
+
+        let preface = Duration::from_millis(500);
+        let mut incoming = bind(Limits { connections: 2, preface }).await.over(Some(tls));
+        let addr = incoming.local_addr();
+        let mut silent = TcpStream::connect(addr).await.expect("the socket listens");
+        let speaks = async {
+            let stream = TcpStream::connect(addr).await.expect("the socket listens");
+            let name = "localhost".try_into().expect("a name");
+            let mut stream = TlsConnector::from(trust.current()).connect(name, stream).await.expect("they trust each other");
+            stream.write_all(&[7; PREFACE_LEN]).await.expect("open");
+            stream
+        };
+        let (_stream, connection) = tokio::join!(speaks, incoming.next());
+        let mut connection = connection.expect("endless").expect("accepted");
+        let mut buf = [0; PREFACE_LEN];
+        connection.read_exact(&mut buf).await.expect("all bytes came");
+        assert_eq!((buf, connection.connect_info().identity), ([7; PREFACE_LEN], None));
+        tokio::select! {
+            _ = incoming.next() => panic!("it has not shaken hands"),
+            end = timeout(20 * preface, silent.read_u8()) => assert!(end.expect("in time").is_err(), "it is closed"),
+        }
+        // Its place is free again.
+        let _third = TcpStream::connect(addr).await.expect("the socket listens");
+        tokio::select! {
+            _ = incoming.next() => panic!("it has not shaken hands"),
+            () = sleep(preface / 5) => {}
+        }
+        assert_eq!(incoming.places.available_permits(), 0, "two of two");
     }
 
     #[tokio::test]

@@ -4,7 +4,9 @@
 //! from the first moment: the overall one (`""`, which tonic-health would start as serving, and which a probe without a
 //! service asks for) and the full names of the services; `Watch` on a name that is not yet known would fail for good.
 
-use tokio::sync::watch;
+use std::time::Duration;
+
+use tokio::{sync::watch, time::sleep};
 use tonic_health::{
     ServingStatus,
     pb::health_server::HealthServer,
@@ -66,6 +68,14 @@ impl Health {
     /// The service is about to end: load balancers should send no new calls.
     pub async fn draining(&mut self) {
         self.change(Readiness::Draining).await;
+    }
+
+    /// Says that the service is about to end, and waits as long as callers may need to see it. Until then they are served as ever:
+    /// what finds callers for a service sends them on for a while after it has heard. Then ends every open `Watch`.
+    pub async fn drain(&mut self, wait: Duration) {
+        self.draining().await;
+        sleep(wait).await;
+        self.end_watches().await;
     }
 
     /// Ends every open `Watch`, each after it told its last status. A drain waits for open streams, and a `Watch` never ends

@@ -1,8 +1,9 @@
-//! What a shell asks of the machine that it runs on, so that everybody else can be told: the wall clock, and randomness.
+//! What a shell asks of the machine that it runs on, so that everybody else can be told: the wall clock, randomness, open files.
 
 use std::{fmt, io, sync::Arc, time::SystemTime};
 
 use oncelog_proto::Timestamp;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Tells what people call the time. It may jump. Cheap to clone.
 #[derive(Clone)]
@@ -32,10 +33,36 @@ impl fmt::Debug for WallClock {
     }
 }
 
+/// Raises the limit of open files as far as this process may, and tells it. Each connection and each file of a journal takes one, and
+/// the limit that processes start with is often 1,024.
+///
+/// # Errors
+/// The operating system refuses.
+pub fn raise_open_files() -> io::Result<()> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum {
+        setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
+    }
+    tracing::info!(before = current, limit = maximum, "open files");
+    Ok(())
+}
+
 /// A random number.
 ///
 /// # Errors
 /// The operating system has none.
 pub fn random() -> io::Result<u64> {
     getrandom::u64().map_err(|e| io::Error::other(format!("the operating system has no randomness: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_files_may_be_open_as_the_process_is_allowed() {
+        raise_open_files().expect("it is allowed");
+        let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+        assert_eq!(current, maximum);
+    }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tonic::transport::Server;
 use tower::layer::util::{Identity, Stack};
 
-use crate::deadline::DeadlineLayer;
+use crate::{deadline::DeadlineLayer, observe::ObserveLayer};
 
 /// What one connection may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,18 @@ impl Default for Limits {
 /// # Panics
 /// If `limits.concurrent_streams` is 0.
 pub fn builder(limits: Limits) -> Server<Stack<DeadlineLayer, Identity>> {
+    settings(limits).layer(DeadlineLayer)
+}
+
+/// The same, with every call observed, those included that ran into their deadline.
+///
+/// # Panics
+/// As [`builder`].
+pub fn observed(limits: Limits, observe: ObserveLayer) -> Server<Stack<DeadlineLayer, Stack<ObserveLayer, Identity>>> {
+    settings(limits).layer(observe).layer(DeadlineLayer)
+}
+
+fn settings(limits: Limits) -> Server {
     assert!(limits.concurrent_streams > 0, "a connection that can carry no call");
     let mut server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
@@ -44,7 +56,7 @@ pub fn builder(limits: Limits) -> Server<Stack<DeadlineLayer, Identity>> {
     if !limits.connection_age.is_zero() {
         server = server.max_connection_age(jittered(limits.connection_age, random()));
     }
-    server.layer(DeadlineLayer)
+    server
 }
 
 /// `age`, by up to 10 % longer or shorter.

@@ -43,7 +43,9 @@ struct Sends {
 impl ProducerService for Sends {
     async fn send(&self, request: Request<SendRequest>) -> Result<Response<SendResponse>, Status> {
         // Only as many are kept as somebody may ask for.
-        let _ = self.peers.try_send(request.remote_addr().expect("told by the listener"));
+        let _ = self
+            .peers
+            .try_send(request.extensions().get::<accept::Peer>().and_then(|peer| peer.addr).expect("told by the listener"));
         if request.get_ref().topic == "never" {
             let finished = self.finished.clone();
             let work = tokio::spawn(async move {

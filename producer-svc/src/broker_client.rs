@@ -7,57 +7,53 @@
 pub(crate) mod answer;
 mod produce_stream;
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use oncelog_edge::machine::WallClock;
+use oncelog_edge::{machine::WallClock, metrics::calls::Calls, security::dial};
 use oncelog_proto::{
-    Epoch, ErrorCode, Fault, ProducerId, TopicName,
+    Bearer, Epoch, ErrorCode, Fault, Link, ProducerId, TopicName,
     fault::ERROR_DOMAIN,
     topic::PartitionCount,
     v1,
     v1::{Acks, broker_service_client::BrokerServiceClient},
 };
 use tokio::time::{Instant, timeout_at};
-use tonic::{
-    Code, Response, Status,
-    transport::{Channel, Endpoint, Uri},
-};
+use tonic::{Code, Response, Status};
 use tonic_types::StatusExt;
 
 use crate::{
-    session::{CallFailure, Event, FailureKind, InitAnswer, InitId, OutgoingBatch, ProduceCall},
+    config::Settings,
+    session::{CallFailure, Event, FailureKind, InitAnswer, InitId, ProduceCall},
     surroundings::Connect,
     topics::{Describe, DescribeError},
+    traces::Attempts,
 };
 use answer::Nonsense;
-use produce_stream::ProduceStream;
+use produce_stream::{Outgoing, ProduceStream};
 
 /// The broker, as far as this process knows it. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct BrokerClient {
-    stub: BrokerServiceClient<Channel>,
+    stub: BrokerServiceClient<Link>,
     stream: ProduceStream,
     acks: Acks,
     describe_timeout: Duration,
     /// With acks=0 nobody tells when a batch was appended.
     wall_clock: WallClock,
+    calls: Arc<Calls>,
 }
 
+/// What came of a call, and the status that it ended with.
+pub(crate) type Ended = (Event, Code);
+
 impl BrokerClient {
-    /// Does not connect yet. Batches are sent with `acks`, in at most `max_in_flight` calls at a time; a question for a topic may
-    /// take `describe_timeout`.
+    /// Does not connect yet. Calls are made as `settings` say, at most `max_in_flight` of them with batches at a time, and each is
+    /// counted into `calls`.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub(crate) fn new(
-        broker: Uri,
-        connect: &Connect,
-        acks: Acks,
-        max_in_flight: usize,
-        describe_timeout: Duration,
-        wall_clock: WallClock,
-    ) -> Self {
-        let endpoint = Endpoint::from(broker)
+    pub(crate) fn new(settings: &Settings, connect: &Connect, bearer: Bearer, wall_clock: WallClock, calls: Arc<Calls>) -> Self {
+        let endpoint = dial::endpoint(&settings.broker)
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -65,29 +61,31 @@ impl BrokerClient {
             .max_frame_size(MAX_FRAME_BYTES)
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT);
-        let stub = BrokerServiceClient::new(connect(endpoint)).max_decoding_message_size(MAX_ANSWER_BYTES);
-        let stream = ProduceStream::start(stub.clone(), max_in_flight);
-        Self { stub, stream, acks, describe_timeout, wall_clock }
+        let stub = BrokerServiceClient::new(bearer.on(connect(endpoint))).max_decoding_message_size(MAX_ANSWER_BYTES);
+        let stream = ProduceStream::start(stub.clone(), settings.max_in_flight, Arc::clone(&calls));
+        Self { stub, stream, acks: settings.acks, describe_timeout: settings.request_timeout, wall_clock, calls }
     }
 
-    /// Makes a `Produce` call, once: on the stream, or unary where the broker offers no streams. When this returns, the call has its
-    /// place behind those that were made before; what came of it is still to be waited for.
+    /// Makes a `Produce` call, once: on the stream, or unary where the broker offers no streams. The batches at some places are in
+    /// traces. When this returns, the call has its place behind those that were made before; what came of it is still to be waited
+    /// for.
     ///
     /// # Panics
     /// More calls than `max_in_flight` have not ended.
-    pub(crate) fn produce(&self, produce: ProduceCall) -> impl Future<Output = Event> + Send + use<> {
+    pub(crate) fn produce(&self, produce: ProduceCall, attempts: Attempts) -> impl Future<Output = Ended> + Send + use<> {
         let ProduceCall { call, batches, timeout } = produce;
         let counts: Vec<_> = batches.iter().map(|batch| batch.packed.count()).collect();
-        let answered = self.stream.call(batches, self.acks, Instant::now() + timeout);
+        let answered = self.stream.call(Outgoing { batches, acks: self.acks, attempts }, Instant::now() + timeout);
         let (acks, wall_clock) = (self.acks, self.wall_clock.clone());
         async move {
+            let answered = answered.await;
+            let status = answered.as_ref().map_or_else(Status::code, |_| Code::Ok);
             let results = answered
-                .await
                 .map_err(|status| failure(&status, false))
                 .and_then(|response| answer::batches(response, &counts, acks, wall_clock.now()).map_err(in_doubt));
             match results {
-                Ok(results) => Event::ProduceAnswered { call, results },
-                Err(failure) => Event::ProduceFailed { call, failure },
+                Ok(results) => (Event::ProduceAnswered { call, results }, status),
+                Err(failure) => (Event::ProduceFailed { call, failure }, status),
             }
         }
     }
@@ -121,8 +119,9 @@ impl BrokerClient {
         let mut whole: Option<InitAnswer> = None;
         let mut seen = HashSet::new();
         loop {
-            let mut page =
-                until(deadline, self.stub.init_producer_id(request.clone())).await.map_err(|status| failure(&status, true))?;
+            let call = until(deadline, self.stub.init_producer_id(request.clone()));
+            let answered = self.calls.begin("/oncelog.v1.BrokerService/InitProducerId").until(call).await;
+            let mut page = answered.map_err(|status| failure(&status, true))?;
             let next = std::mem::take(&mut page.next_page_token);
             let page = answer::init_page(page).map_err(in_doubt)?;
             for partition in &page.partitions {
@@ -153,15 +152,16 @@ impl Describe for BrokerClient {
         let request =
             v1::DescribeTopicsRequest { topics: vec![topic.to_string()], allow_auto_create: true, ..Default::default() };
         let mut stub = self.stub.clone();
-        match until(Instant::now() + self.describe_timeout, stub.describe_topics(request)).await {
+        let call = until(Instant::now() + self.describe_timeout, stub.describe_topics(request));
+        match self.calls.begin("/oncelog.v1.BrokerService/DescribeTopics").until(call).await {
             Ok(response) => answer::partition_count(&response, topic).map_err(|Nonsense(what)| DescribeError::Unreachable(what)),
             Err(status) => Err(describe_error(&status)),
         }
     }
 }
 
-/// A call's batches in the contract's words. All have the same producer and epoch, or none has a tag.
-fn request(batches: Vec<OutgoingBatch>, acks: Acks) -> v1::ProduceRequest {
+/// A call in the contract's words. All its batches have the same producer and epoch, or none has a tag.
+fn request(Outgoing { batches, acks, attempts }: Outgoing) -> v1::ProduceRequest {
     let tag = batches.first().and_then(|batch| batch.tag);
     let batches = batches.into_iter().map(|batch| v1::Batch {
         topic: batch.partition.topic.to_string(),
@@ -170,12 +170,16 @@ fn request(batches: Vec<OutgoingBatch>, acks: Acks) -> v1::ProduceRequest {
         packed: Some(batch.packed.to_proto()),
         ..v1::Batch::default()
     });
-    v1::ProduceRequest {
+    let mut request = v1::ProduceRequest {
         producer_id: tag.map(|tag| tag.producer.get()),
         producer_epoch: tag.map_or(0, |tag| tag.epoch.get()),
         acks: acks.into(),
         batches: batches.collect(),
+    };
+    for (index, context) in attempts {
+        request.batches[index].traceparent = context.to_string();
     }
+    request
 }
 
 /// A call with its own clock: tonic's would report a deadline as `CANCELLED`.
@@ -200,9 +204,10 @@ fn in_doubt(Nonsense(what): Nonsense) -> CallFailure {
 fn describe_error(status: &Status) -> DescribeError {
     let fallback = match status.code() {
         Code::NotFound => ErrorCode::UnknownTopicOrPartition,
-        Code::PermissionDenied | Code::Unauthenticated => ErrorCode::TopicAuthorizationFailed,
+        Code::PermissionDenied => ErrorCode::TopicAuthorizationFailed,
         Code::ResourceExhausted => ErrorCode::ResourceExhausted,
         Code::InvalidArgument | Code::FailedPrecondition | Code::Unimplemented => ErrorCode::InvalidRequest,
+        // `UNAUTHENTICATED` as well: it is this process that the broker does not know, and nothing of the topic's.
         // `OUT_OF_RANGE` as well: the question is never too large, so that is said of an answer, and by this process.
         _ => return DescribeError::Unreachable(told(status)),
     };
@@ -265,7 +270,9 @@ mod tests {
         assert_eq!((fault.code(), fault.message()), (ErrorCode::InvalidTopicException, "bad"));
         let DescribeError::Refused(fault) = describe_error(&Status::not_found("x")) else { panic!("refused") };
         assert_eq!(fault.code(), ErrorCode::UnknownTopicOrPartition);
-        for away in [Code::Unavailable, Code::Cancelled, Code::Internal, Code::DeadlineExceeded, Code::OutOfRange] {
+        for away in
+            [Code::Unavailable, Code::Cancelled, Code::Internal, Code::DeadlineExceeded, Code::OutOfRange, Code::Unauthenticated]
+        {
             assert!(matches!(describe_error(&Status::new(away, "x")), DescribeError::Unreachable(_)), "{away:?}");
         }
     }

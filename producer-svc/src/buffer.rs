@@ -84,6 +84,11 @@ impl Buffer {
         self.free.add_permits(bytes);
     }
 
+    /// Bytes that there are.
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     /// Bytes that are not handed out.
     pub(crate) fn available(&self) -> usize {
         self.free.available_permits()

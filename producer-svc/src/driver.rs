@@ -6,22 +6,24 @@
 
 use std::{mem, sync::Arc};
 
-use oncelog_proto::{ErrorCode, PartitionIndex, TopicName, topic::PartitionCount, v1::Record};
+use oncelog_proto::{ErrorCode, PartitionIndex, TopicName, TraceContext, topic::PartitionCount, v1::Record};
 use rustc_hash::FxHashMap;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
     time::sleep_until,
 };
+use tonic::Code;
 
 use crate::{
-    broker_client::BrokerClient,
+    broker_client::{BrokerClient, Ended},
     buffer::{Buffer, Reserved},
     clock::Clock,
     metrics::Metrics,
     partitioner::Partitioner,
     session::{Action, BatchAnswer, Event, FailureKind, RecordOutcome, SendId, Session},
     topics::Topics,
+    traces::{TracedRecords, Traces},
 };
 
 /// Records of one topic, checked and paid for: those of a `Send`, or of several that go together.
@@ -34,6 +36,8 @@ pub(crate) struct Prepared {
     pub(crate) records: Vec<(Option<PartitionIndex>, Record)>,
     /// What the records take of `buffer.memory`.
     pub(crate) reserved: Reserved,
+    /// Those of requests that are in a trace.
+    pub(crate) traced: Vec<TracedRecords>,
 }
 
 /// Records that are about to be the session's.
@@ -53,12 +57,13 @@ pub(crate) struct Driver {
     pub(crate) topics: Topics<BrokerClient>,
     pub(crate) buffer: Buffer,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) traces: Traces,
 }
 
 struct Running {
     driver: Driver,
     clock: Clock,
-    calls: JoinSet<Event>,
+    calls: JoinSet<Ended>,
     waiting: FxHashMap<SendId, oneshot::Sender<Vec<RecordOutcome>>>,
     next_send: u64,
     /// The log says that the broker is away.
@@ -109,7 +114,7 @@ impl Running {
     }
 
     fn take(&mut self, hand_over: HandOver) {
-        let HandOver { prepared: Prepared { topic, count, records, reserved }, outcomes } = hand_over;
+        let HandOver { prepared: Prepared { topic, count, records, reserved, traced }, outcomes } = hand_over;
         let partitioner = &mut self.driver.partitioner;
         let routed = |(named, record): (Option<PartitionIndex>, Record)| {
             (named.unwrap_or_else(|| partitioner.choose(&topic, count, &record)), record)
@@ -119,13 +124,14 @@ impl Running {
         self.next_send += 1;
         self.waiting.insert(id, outcomes);
         reserved.keep();
+        self.driver.traces.open(id, traced);
         self.tell(Event::Send { id, topic, records });
     }
 
-    fn ended(&mut self, ended: Result<Event, tokio::task::JoinError>) {
+    fn ended(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
         match ended {
-            Ok(event) => {
-                self.log_call(&event);
+            Ok((event, status)) => {
+                self.note_call(&event, status);
                 self.tell(event);
             }
             // A call that never reports back would be in flight for ever.
@@ -134,25 +140,49 @@ impl Running {
         }
     }
 
-    /// Tells of a broker that stops answering, once, and of one that answers again.
-    fn log_call(&mut self, event: &Event) {
-        if matches!(event, Event::ProduceFailed { .. }) {
-            self.driver.metrics.produce_failures.add(1);
+    /// Counts, records and logs what came of a call.
+    fn note_call(&mut self, event: &Event, status: Code) {
+        let Driver { metrics, traces, .. } = &mut self.driver;
+        let trace = match event {
+            Event::ProduceFailed { call, .. } | Event::ProduceAnswered { call, .. } => traces.of_call(*call),
+            _ => None,
+        };
+        match event {
+            Event::ProduceAnswered { call, results } => {
+                let duplicate = |answer: &&BatchAnswer| matches!(answer, BatchAnswer::Acknowledged { duplicate: true, .. });
+                metrics.duplicates.add(results.iter().filter(duplicate).count());
+                traces.answered(*call, results);
+            }
+            Event::ProduceFailed { call, failure } => {
+                metrics.produce_failures.add(1);
+                traces.failed(*call, status, failure);
+            }
+            _ => {}
         }
+        self.log_call(event, trace);
+    }
+
+    /// Tells of a broker that stops answering, once, and of one that answers again; and of one whose answers say nothing.
+    fn log_call(&mut self, event: &Event, trace: Option<TraceContext>) {
+        let trace_id = trace.map(|trace| tracing::field::display(trace.trace_id()));
         if let Event::ProduceAnswered { results, .. } = event
             && let Some(message) = results.iter().find_map(says_nothing)
         {
-            tracing::warn!(message, "the broker does not say whether it appended a batch; it is sent again until it does");
+            tracing::warn!(
+                trace_id,
+                error = message,
+                "the broker does not say whether it appended a batch; it is sent again until it does"
+            );
         }
         match event {
             Event::ProduceFailed { failure, .. } | Event::InitFailed { failure, .. } => {
-                tracing::debug!(kind = ?failure.kind, message = failure.message, "a call to the broker failed");
+                tracing::debug!(trace_id, kind = ?failure.kind, error = failure.message, "a call to the broker failed");
                 if let (Event::InitFailed { .. }, FailureKind::Permanent | FailureKind::UnknownProducer) = (event, failure.kind) {
-                    tracing::warn!(message = failure.message, "the broker refused InitProducerId; nothing is sent without an id");
+                    tracing::warn!(error = failure.message, "the broker refused InitProducerId; nothing is sent without an id");
                 }
                 if failure.kind == FailureKind::InDoubt && !self.broker_away {
                     self.broker_away = true;
-                    tracing::warn!(message = failure.message, "the broker does not answer; trying again until it does");
+                    tracing::warn!(trace_id, error = failure.message, "the broker does not answer; trying again until it does");
                 }
             }
             _ if self.broker_away => {
@@ -167,16 +197,21 @@ impl Running {
         while let Some(action) = self.driver.session.poll_action() {
             match action {
                 Action::Produce(call) => {
-                    self.driver.metrics.produce_calls.add(1);
+                    let Driver { session, metrics, traces, broker, .. } = &mut self.driver;
+                    metrics.produce_calls.add(1);
+                    call.batches.iter().for_each(|batch| metrics.sent(batch));
+                    let attempts = traces.attempt(session, &call);
                     // Made here, so that calls of one turn leave in their order. Only the wait is the task's.
-                    self.calls.spawn(self.driver.broker.produce(call));
+                    self.calls.spawn(broker.produce(call, attempts));
                 }
                 Action::Init { init, recover, token, timeout } => {
                     self.driver.metrics.init_calls.add(1);
                     if let Some((producer, epoch)) = recover {
                         tracing::warn!(%producer, %epoch, "recovering: asking the broker what is in the log");
                     }
-                    self.calls.spawn(self.driver.broker.clone().init(init, recover, token, timeout));
+                    let made = self.driver.broker.clone().init(init, recover, token, timeout);
+                    // What it ended with is in the event; it is in no trace.
+                    self.calls.spawn(async move { (made.await, Code::Ok) });
                 }
                 Action::Complete { send, outcomes } => self.complete(send, outcomes),
                 Action::Free { bytes } => self.driver.buffer.free(bytes),
@@ -187,9 +222,11 @@ impl Running {
                 }
             }
         }
+        self.driver.metrics.session(self.driver.session.counts());
     }
 
     fn complete(&mut self, send: SendId, outcomes: Vec<RecordOutcome>) {
+        self.driver.traces.completed(send, &outcomes);
         let metrics = &self.driver.metrics;
         // Mostly of one kind, and counted once for each run of it.
         for run in outcomes.chunk_by(|a, b| mem::discriminant(a) == mem::discriminant(b)) {

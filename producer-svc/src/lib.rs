@@ -10,6 +10,7 @@
 //! | [`partitioner`] | chooses its partition |
 //! | [`session`] | puts it into a batch, tags the batch, sends it again until its outcome is known: pure, and the heart of it all |
 //! | `broker_client` | makes the calls |
+//! | `traces` | follows it, if it is in a trace |
 //! | [`wire`] | what is read from callers and from the broker, before any of the above sees it |
 //!
 //! [`config`] says how, [`surroundings`] on what, [`Producer`] holds it together.
@@ -27,6 +28,7 @@ mod rpc;
 pub mod session;
 pub mod surroundings;
 mod topics;
+mod traces;
 pub mod wire;
 
 pub use config::{Config, ConfigError};

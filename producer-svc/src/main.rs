@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use oncelog_edge::{
+    machine,
     shutdown::Signals,
-    telemetry::{self, LogFormat},
+    telemetry::{self, LogFormat, Telemetry},
 };
 use producer_svc::{Config, ConfigError, Producer};
 
@@ -35,8 +36,15 @@ async fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
     let signals = Signals::register()?;
-    telemetry::init("producer-svc", cli.log_format, "info")?;
-    let mut producer = Producer::start(cli.config).await?;
+    let telemetry = telemetry::init("producer-svc", cli.log_format, "info")?;
+    machine::raise_open_files()?;
+    let ended = serve(cli.config, signals, telemetry.telemetry()).await;
+    telemetry.end().await;
+    ended
+}
+
+async fn serve(config: Config, signals: Signals, telemetry: Telemetry) -> anyhow::Result<()> {
+    let mut producer = Producer::start(config, telemetry).await?;
     tokio::select! {
         () = signals.stop() => producer.shutdown().await,
         error = producer.failed() => Err(error),

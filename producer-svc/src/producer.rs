@@ -1,7 +1,7 @@
 //! The service as a whole: its start, its running, its end.
 //!
-//! It ends in an order that loses nothing that can be kept: first it says that it is draining and takes in nothing more, then
-//! it waits for the outcome of what it took in, then for the answers to reach their callers. Each wait has a bound; what is
+//! It ends in an order that loses nothing that can be kept: first it says that it is draining, and serves on until nobody sends it
+//! new calls; then it takes in nothing more, and waits for the outcome of what it took in, then for the answers to reach their callers. Each wait has a bound; what is
 //! still open at the end of it is told as unknown, if anybody can still be told.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -13,7 +13,12 @@ use oncelog_edge::{
     health::Health,
     intake::{self, IntakeLayer},
     machine::{self, WallClock},
-    reflection, server,
+    metrics::calls::Calls,
+    observe::ObserveLayer,
+    reflection,
+    security::{Security, access::AccessLayer},
+    server,
+    telemetry::Telemetry,
 };
 use oncelog_proto::v1::producer_service_server::ProducerServiceServer;
 use tokio::{
@@ -39,6 +44,7 @@ use crate::{
     session::Session,
     surroundings::{Seeds, Surroundings},
     topics::Topics,
+    traces::Traces,
 };
 
 /// A running producer service.
@@ -46,6 +52,7 @@ use crate::{
 pub struct Producer {
     local_addr: SocketAddr,
     admin_addr: Option<SocketAddr>,
+    drain_wait: Duration,
     shutdown_timeout: Duration,
     health: Health,
     stop: watch::Sender<bool>,
@@ -56,19 +63,23 @@ pub struct Producer {
 
 impl Producer {
     /// Starts it: listens, serves, and connects to the broker when that is first needed. The settings that are in effect are
-    /// logged, each with where it came from.
+    /// logged, each with where it came from. Traces and metrics are exported to `telemetry`.
     ///
     /// # Errors
-    /// A [`crate::ConfigError`], or an address that cannot be listened on.
+    /// A [`crate::ConfigError`], a file of security that cannot be used, or an address that cannot be listened on.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub async fn start(config: Config) -> anyhow::Result<Self> {
+    pub async fn start(config: Config, telemetry: Telemetry) -> anyhow::Result<Self> {
         let settings = config.resolve(&|name| Some(std::env::var_os(name)?.to_string_lossy().into_owned()))?;
         tell(&settings);
 
         let limits = accept::Limits { connections: settings.max_connections, ..accept::Limits::default() };
-        let connections = Incoming::bind(settings.listen, limits).await?;
+        let security = settings.security.clone().open()?;
+        security.tell("producer-svc", settings.listen, settings.admin_listen);
+        let Security { tls, access } = security;
+        let dial = settings.broker_security.clone().open(&settings.broker, access.files()).map_err(anyhow::Error::msg)?;
+        let connections = Incoming::bind(settings.listen, limits).await?.over(tls);
         let admin = match settings.admin_listen {
             Some(addr) => Some(Admin::bind(addr).await?),
             None => None,
@@ -76,14 +87,17 @@ impl Producer {
         let surroundings = Surroundings {
             local_addr: connections.local_addr(),
             connections,
+            access,
             admin,
-            connect: Box::new(|endpoint: Endpoint| endpoint.connect_lazy()),
+            bearer: dial.bearer(),
+            connect: Box::new(move |endpoint: Endpoint| dial.connect_lazy(&endpoint)),
             wall_clock: WallClock::system(),
             seeds: Seeds {
                 token: [machine::random()?, machine::random()?],
                 session: machine::random()?,
                 partitioner: machine::random()?,
             },
+            telemetry,
         };
         Ok(Self::start_with(settings, surroundings).await)
     }
@@ -97,18 +111,22 @@ impl Producer {
         I: Stream<Item = io::Result<C>> + Send + 'static,
         C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     {
-        let Surroundings { connections, local_addr, admin, connect, wall_clock, seeds } = surroundings;
+        let Surroundings { connections, local_addr, access, admin, connect, bearer, wall_clock, seeds, telemetry } = surroundings;
         let (stop, stopping) = watch::channel(false);
         let health = Health::new(SERVICES).await;
 
-        let metrics = Arc::<Metrics>::default();
+        let tracer = telemetry.tracer(env!("CARGO_PKG_NAME"));
+        let calls = Arc::new(Calls::of(SERVICES));
+        let metrics = Arc::new(Metrics::new(settings.batch_size));
         let buffer = Buffer::new(settings.buffer_memory);
-        let (acks, max_in_flight) = (settings.acks, settings.max_in_flight);
-        let broker =
-            BrokerClient::new(settings.broker.clone(), &connect, acks, max_in_flight, settings.request_timeout, wall_clock);
+        let mut registry = metrics.registry(&calls, &buffer);
+        access.register(&mut registry);
+        let registry = Arc::new(registry);
+        telemetry.export(env!("CARGO_PKG_NAME"), &registry);
+        let broker = BrokerClient::new(&settings, &connect, bearer, wall_clock, Arc::clone(&metrics.broker_calls));
         let topics = Topics::new(broker.clone(), settings.retry_backoff);
         let (hand_over, inbox) = mpsc::channel(INBOX);
-        let admission = Admission::new(&settings, topics.clone(), buffer.clone(), hand_over);
+        let admission = Admission::new(&settings, topics.clone(), buffer.clone(), hand_over, tracer.clone());
         let [high, low] = seeds.token;
         let token = format!("{high:016x}{low:016x}");
         let driver = Driver {
@@ -116,27 +134,33 @@ impl Producer {
             partitioner: Partitioner::new(settings.batch_size, seeds.partitioner),
             broker,
             topics,
-            buffer: buffer.clone(),
-            metrics: Arc::clone(&metrics),
+            buffer,
+            metrics,
+            traces: Traces::new(tracer.clone(), &settings.broker),
         };
 
         let admin_addr = admin.as_ref().map(Admin::local_addr);
         let arriving = (2 * settings.buffer_memory).max(LEAST_ARRIVING * admission.max_message_bytes());
-        let serve = server::builder(server::Limits::default())
+        let limits = server::Limits { connection_age: settings.connection_max_age, ..server::Limits::default() };
+        let reflected = settings.reflection.then(|| (reflection::v1(SERVICES), reflection::v1alpha(SERVICES)));
+        let (v1, v1alpha) = reflected.unzip();
+        let serve = server::observed(limits, ObserveLayer::new(calls, tracer))
+            .layer(AccessLayer::new(access.clone()))
             .layer(IntakeLayer::new(intake::Limits::of(arriving, BUFFER_MEMORY)))
-            .add_service(rpc::service(admission))
+            .add_service(rpc::service(admission, access))
             .add_service(health.server())
-            .add_service(reflection::v1(SERVICES))
-            .add_service(reflection::v1alpha(SERVICES))
+            .add_optional_service(v1)
+            .add_optional_service(v1alpha)
             .serve_with_incoming_shutdown(connections, stopped(stopping.clone()));
         let mut producer = Self {
             local_addr,
             admin_addr,
+            drain_wait: settings.drain_wait,
             shutdown_timeout: settings.shutdown_timeout,
             driver: tokio::spawn(driver.run(inbox, stopping.clone())),
             server: tokio::spawn(async move { serve.await.context("the server ended") }),
             admin: admin.map(|admin| {
-                let text = move || metrics.text(settings.buffer_memory, buffer.available());
+                let text = move || registry.text();
                 // Served to the very end: a drain is something to be seen.
                 tokio::spawn(admin.serve(health.readiness(), text, std::future::pending()))
             }),
@@ -174,13 +198,12 @@ impl Producer {
         }
     }
 
-    /// Drains it and ends it: nothing more is taken in, what was taken in is sent without lingering, and its outcome is told.
+    /// Drains it and ends it: it says that it is not ready and serves on for a while; then nothing more is taken in, what was taken in is sent without lingering, and its outcome is told.
     ///
     /// # Errors
     /// `shutdown.timeout.ms` passed before every outcome was known, or a task ended wrongly.
     pub async fn shutdown(mut self) -> anyhow::Result<()> {
-        self.health.draining().await;
-        self.health.end_watches().await;
+        self.health.drain(self.drain_wait).await;
         self.stop.send_replace(true);
         let drained = match timeout(self.shutdown_timeout, &mut self.driver).await {
             Ok(ended) => ended.context("the session's task ended wrongly"),

@@ -6,7 +6,8 @@
 
 use std::{fmt, net::SocketAddr};
 
-use oncelog_edge::{admin::Admin, machine::WallClock};
+use oncelog_edge::{admin::Admin, machine::WallClock, security::access::Access, telemetry::Telemetry};
+use oncelog_proto::Bearer;
 use tonic::transport::{Channel, Endpoint};
 
 /// The surroundings of one producer, from its start to its end. `I` is a stream of connections.
@@ -15,14 +16,20 @@ pub struct Surroundings<I> {
     pub connections: I,
     /// Where they come from callers, to be told to them.
     pub local_addr: SocketAddr,
+    /// Who of them may do what.
+    pub access: Access,
     /// For probes and metrics; none: they are not served.
     pub admin: Option<Admin>,
     /// Makes the channel to the broker. It connects when it is first used, and again after it broke.
     pub connect: Connect,
+    /// What calls to the broker show.
+    pub bearer: Bearer,
     /// What people call the time.
     pub wall_clock: WallClock,
     /// What is random in a producer.
     pub seeds: Seeds,
+    /// Where traces and metrics are exported to.
+    pub telemetry: Telemetry,
 }
 
 /// Makes a channel that connects when it is first used.

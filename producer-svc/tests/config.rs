@@ -185,7 +185,7 @@ fn values_are_taken_up_to_their_limits_and_no_further() {
         ("--acks", "-2"),
         ("--listen", "localhost"),
         ("--admin-listen", "none"),
-        ("--broker", "https://broker:50051"),
+        ("--broker", "ftp://broker:50051"),
     ] {
         let problems = problems(&[flag, refused], &[], "");
         assert!(problems[0].contains(&format!("(flag {flag}); allowed: ")), "{problems:?}");
@@ -306,5 +306,35 @@ fn help_names_flag_variable_default_and_allowed_values() {
     for part in ["--linger-ms <VALUE>", "[env: ONCELOG_PRODUCER_LINGER_MS]", "[default: 5]", "[allowed: none, snappy, lz4, zstd]"]
     {
         assert!(help.contains(part), "{part}: {help}");
+    }
+}
+
+#[test]
+fn files_of_security_that_need_each_other_are_named() {
+    let settings = good(
+        &[
+            "--broker=https://b:1",
+            "--broker-tls-ca=ca",
+            "--tls-cert=c",
+            "--tls-key=k",
+            "--reflection=false",
+            "--drain-wait-ms=5000",
+        ],
+        &[("ONCELOG_PRODUCER_BROKER_TOKEN_FILE", "token")],
+        "tokens.file=tokens\npermissions.file=permissions\nconnection.max.age.ms=0\n",
+    );
+    assert_eq!(settings.security.tokens.as_deref(), Some(std::path::Path::new("tokens")));
+    assert_eq!(settings.broker_security.token.as_deref(), Some(std::path::Path::new("token")));
+    assert!(!settings.reflection && settings.connection_max_age.is_zero());
+    assert_eq!(settings.drain_wait, Duration::from_secs(5));
+    for (flags, said) in [
+        (&["--tls-cert=c"][..], "tls.cert is given without tls.key"),
+        (&["--tls-client-ca=c"], "tls.client.ca is given without tls.cert"),
+        (&["--permissions-file=p"], "permissions.file is given without tls.client.ca and tokens.file"),
+        (&["--broker-tls-ca=c"], "https://"),
+        (&["--broker=https://b:1", "--broker-tls-cert=c"], "belong together"),
+    ] {
+        let problems = problems(flags, &[], "");
+        assert!(problems.len() == 1 && problems[0].contains(said), "{flags:?}: {problems:?}");
     }
 }

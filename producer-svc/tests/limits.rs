@@ -4,6 +4,7 @@ mod broker;
 
 use broker::{Answer, FakeBroker, Plan, admin, client, request};
 use bytes::{Buf, BufMut, Bytes};
+use oncelog_edge::telemetry::Telemetry;
 use oncelog_proto::{
     record_set::RecordSetEncoder,
     v1::{
@@ -245,7 +246,7 @@ async fn a_full_buffer_refuses_after_max_block_ms_and_serves_again_when_it_is_fr
 #[tokio::test]
 async fn requests_that_wait_for_their_topic_have_a_limit() {
     let config = Config::default().listen(([127, 0, 0, 1], 0).into()).admin_listen(None).broker("127.0.0.1:1");
-    let producer = Producer::start(config.with("buffer.memory", 2_000_000)).await.expect("starts");
+    let producer = Producer::start(config.with("buffer.memory", 2_000_000), Telemetry::off()).await.expect("starts");
     let client = client(&producer).await;
     let mut three = JoinSet::new();
     for _ in 0..3 {

@@ -11,6 +11,7 @@ use broker_svc::{
     Broker, Config, Surroundings, Workers,
     journal::sim_disk::{Pace, SimDisk},
 };
+use oncelog_edge::{security::access::Access, telemetry::Telemetry};
 use oncelog_verify::history::Event;
 use tokio::{sync::Notify, time::sleep};
 
@@ -136,7 +137,9 @@ impl BrokerHost {
             seed: self.dice.borrow_mut().next(),
             connections,
             local_addr,
+            access: Access::off(),
             admin: None,
+            telemetry: Telemetry::off(),
         };
         Broker::start_with(self.config.clone(), surroundings).await
     }

@@ -6,6 +6,8 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use oncelog_edge::{security::access::Access, telemetry::Telemetry};
+use oncelog_proto::Bearer;
 use oncelog_verify::history::Event;
 use producer_svc::{Config, Producer, Surroundings, surroundings::Seeds};
 use tokio::sync::Notify;
@@ -94,7 +96,10 @@ impl ProducerHost {
         let wires = Wires { dice: Arc::new(Mutex::new(dice)), weather, chronicle, cut_percent: self.cut_percent };
         let connect = Box::new(move |endpoint: Endpoint| wires.channel(endpoint));
         let wall_clock = self.weather.wall_clock();
-        let surroundings = Surroundings { connections, local_addr, admin: None, connect, wall_clock, seeds };
+        let telemetry = Telemetry::off();
+        let (access, bearer) = (Access::off(), Bearer::none());
+        let surroundings =
+            Surroundings { connections, local_addr, access, admin: None, connect, bearer, wall_clock, seeds, telemetry };
         let mut producer = Producer::start_with(settings, surroundings).await;
         tokio::select! {
             biased;

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use oncelog_proto::v1::broker_service_client::BrokerServiceClient;
+use oncelog_proto::{Bearer, v1::broker_service_client::BrokerServiceClient};
 use oncelog_verify::{
     Log, Report,
     history::{Began, Event, FORMAT},
@@ -159,7 +159,8 @@ impl World<'_> {
         let (put, weather, chronicle) = (Rc::clone(&taken), self.weather.clone(), self.chronicle.clone());
         self.sim.client(name, async move {
             let wires = Wires { dice: Arc::new(Mutex::new(Dice::new(0))), weather, chronicle, cut_percent: 0 };
-            let broker = BrokerServiceClient::new(wires.watched_channel("broker")).max_decoding_message_size(16 << 20);
+            let link = Bearer::none().on(wires.watched_channel("broker"));
+            let broker = BrokerServiceClient::new(link).max_decoding_message_size(16 << 20);
             *put.borrow_mut() = Some(census::take(broker).await);
             Ok(())
         });

@@ -19,10 +19,10 @@ use oncelog_chaos::{
     stage::{Stage, channel},
 };
 use oncelog_proto::{
-    PackedBatch,
+    Bearer, PackedBatch,
     v1::{
         Batch, CreateTopicRequest, FetchRequest, InitProducerIdRequest, SendRequest, batch_result::Outcome,
-        broker_service_client::BrokerServiceClient, producer_service_client::ProducerServiceClient,
+        producer_service_client::ProducerServiceClient,
     },
 };
 use oncelog_tests::{
@@ -209,7 +209,8 @@ impl Honest {
     }
 }
 
-async fn verdict(mut client: Client, workplace: &Workplace, recorder: &Recorder) -> Report {
+async fn verdict(channel: Channel, workplace: &Workplace, recorder: &Recorder) -> Report {
+    let mut client = live::Client::new(Bearer::none().on(channel)).max_decoding_message_size(usize::MAX);
     recorder.finish().expect("written");
     let topics = [HONEST.to_owned()];
     let mut log = None;
@@ -394,7 +395,7 @@ async fn a_broker_refuses_ten_times_its_limits_and_what_it_accepts_is_in_the_log
 
     stop.store(true, Ordering::Relaxed);
     honest.await.expect("no panic");
-    let report = verdict(client, &workplace, &recorder).await;
+    let report = verdict(broker.channel(), &workplace, &recorder).await;
     assert_eq!(report.counts.in_log, acknowledged.load(Ordering::Relaxed));
     eprintln!(
         "refused: {closed} connections, {refused_producers} producers, {refused_topics} topics, {} windows, {} streams, {early} early \
@@ -483,8 +484,7 @@ async fn a_producer_refuses_ten_times_its_memory_and_what_it_accepts_is_in_the_l
     let bombs = refused(calls, &["MESSAGE_TOO_LARGE", "RESOURCE_EXHAUSTED"]).await;
     send(u64::MAX, 1).await.expect("it serves on");
 
-    let broker = BrokerServiceClient::new(channel(stage.broker_addr())).max_decoding_message_size(usize::MAX);
-    let report = verdict(broker, &workplace, &recorder).await;
+    let report = verdict(channel(stage.broker_addr()), &workplace, &recorder).await;
     assert_eq!(report.counts.accepted, accepted as u64 + 2);
     eprintln!(
         "refused: {closed} connections, {refused_sends} of {callers} Sends, bombs {bombs:?}; {accepted} Sends accepted, all in the log"

@@ -1,13 +1,13 @@
 //! Reads a running broker by its contract: every partition from its log start to its end, and where each producer stands.
 
 use oncelog_proto::{
-    PackedBatch, Timestamp,
+    Link, PackedBatch, Timestamp,
     v1::{
         DescribeProducersRequest, DescribeTopicsRequest, FetchRequest, broker_service_client::BrokerServiceClient,
         describe_topics_response::Topic, fetch_response::FetchedBatch,
     },
 };
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Status};
 
 use crate::{
     history::{Digest, Partition, Place, Producer, Tag},
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// A generated client.
-pub type Client = BrokerServiceClient<Channel>;
+pub type Client = BrokerServiceClient<Link>;
 
 /// How far a reading has come, in records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

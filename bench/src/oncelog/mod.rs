@@ -8,6 +8,7 @@ mod log;
 mod services;
 mod starting;
 mod tailing;
+mod traced;
 
 pub use binaries::{build, sizes};
 pub use calling::{Calling, Calls, Content, Side};
@@ -17,6 +18,7 @@ pub use log::PreparedLog;
 pub use services::{Journal, Services, Settings};
 pub use starting::{Starting, State};
 pub use tailing::Tailing;
+pub use traced::Traced;
 
 /// What an acknowledgement of it means.
 pub const DURABILITY: &str = "on disk: one fdatasync before all answers of its group";

@@ -25,6 +25,8 @@ pub struct Settings {
     pub broker: Vec<String>,
     /// Of producer-svc.
     pub producer: Vec<String>,
+    /// Variables for both.
+    pub environment: Vec<(String, String)>,
 }
 
 /// A running broker, and maybe a producer before it.
@@ -60,7 +62,7 @@ impl Services {
         let mut args =
             vec![format!("--listen={listen}"), format!("--admin-listen={admin}"), format!("--data-dir={}", data.display())];
         args.extend(settings.broker.iter().cloned());
-        let mut broker = Server::start(BROKER, &binaries::path(BROKER)?, args, logs)?;
+        let mut broker = Server::start_with(BROKER, &binaries::path(BROKER)?, args, &settings.environment, logs)?;
         let started_in = broker.ready(async || http_get(admin, "/readyz").await.is_some()).await?;
         Ok(Self { broker, producer: None, broker_address: listen, admin, data: data.to_owned(), started_in })
     }
@@ -77,7 +79,8 @@ impl Services {
             format!("--broker=http://{}", self.broker_address),
         ];
         args.extend(settings.producer.iter().cloned());
-        let mut producer = Server::start("producer-svc", &binaries::path("producer-svc")?, args, logs)?;
+        let mut producer =
+            Server::start_with("producer-svc", &binaries::path("producer-svc")?, args, &settings.environment, logs)?;
         producer.ready(async || http_get(admin, "/readyz").await.is_some()).await?;
         self.producer = Some(producer);
         Ok(listen)

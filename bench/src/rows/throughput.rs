@@ -10,7 +10,7 @@ use crate::{
     limits::{Fio, JournalLoop},
     load::Load,
     metric::Metric,
-    oncelog::{Calling, Calls, Content, DURABILITY, Settings, Side},
+    oncelog::{Calling, Calls, Content, DURABILITY, Settings, Side, Traced},
     values::Values,
 };
 
@@ -53,6 +53,7 @@ pub(super) fn rows(scale: Scale) -> Vec<Row> {
         send(("send-64", "Unary Send of one record of 100 B, 64 callers."), 64, scale.records(30_000)),
         send(("send-256", "Unary Send of one record of 100 B, 256 callers."), 256, scale.records(100_000)),
         snappy(scale),
+        traced(scale),
     ]
 }
 
@@ -151,6 +152,25 @@ fn send((name, about): (&'static str, &'static str), callers: usize, records: u6
         Entry::new(names::ECHO, NOTHING, load, calling(Calls::Send, Side::Sink)),
     ];
     Row { name, about, metric: Metric::RecordRate, round_seconds: 14, takes_peers: false, entries }
+}
+
+/// Without an exporter, nothing is recorded; with one, a share of the requests is, and metrics are sent once a minute.
+fn traced(scale: Scale) -> Row {
+    let shape = Shape { streams: 8, message_records: 1 };
+    let records = scale.records(1_000_000);
+    let load = Load { record_bytes: 100, partitions: 8, records, unacknowledged: shape.streams * 1_000, rate: None };
+    let calling = || oncelog(Calls::Stream(shape), &[]);
+    let entry = |(name, share): (&str, &'static str)| Entry::new(name, DURABILITY, load, Traced::new(calling(), share));
+    let mut entries = vec![Entry::new("no exporter", DURABILITY, load, calling())];
+    entries.extend([("1 % of the requests traced", "0.01"), ("all requests traced", "1")].map(entry));
+    Row {
+        name: "traced",
+        about: "SendStream, one record of 100 B a message, through both services, by the share of requests that is traced.",
+        metric: Metric::RecordRate,
+        round_seconds: 14,
+        takes_peers: false,
+        entries,
+    }
 }
 
 fn snappy(scale: Scale) -> Row {

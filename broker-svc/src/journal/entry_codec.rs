@@ -10,7 +10,7 @@ use oncelog_proto::{
     topic::PartitionCount,
 };
 
-use crate::entry::{Append, Entry, PartitionId, TokenHash, Trimmed};
+use crate::entry::{Append, Entry, OwnerHash, PartitionId, TokenHash, Trimmed};
 
 /// What stood in a directory.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,6 +45,7 @@ pub(super) fn encoded_len(entry: &Entry) -> usize {
             Entry::CreateTopic { topic, .. } => 8 + topic.as_str().len(),
             Entry::DeleteTopic { topic } => topic.as_str().len(),
             Entry::InitProducer { token, .. } => 8 + 4 + token.map_or(0, |t| t.0.len()),
+            Entry::GrantProducer { owner, .. } => 8 + owner.0.len(),
             Entry::Append(append) => APPEND_LEN + if append.tag.is_some() { TAG_LEN } else { 0 },
             Entry::Expire { .. } | Entry::Seen { .. } => 8,
             Entry::Opened { .. } => 8 + 1,
@@ -59,6 +60,7 @@ pub(super) fn encode(entry: &Entry, out: &mut Vec<u8>) {
         Entry::CreateTopic { .. } => CREATE_TOPIC,
         Entry::DeleteTopic { .. } => DELETE_TOPIC,
         Entry::InitProducer { .. } => INIT_PRODUCER,
+        Entry::GrantProducer { .. } => GRANT_PRODUCER,
         Entry::Append(_) => APPEND,
         Entry::Expire { .. } => EXPIRE,
         Entry::Seen { .. } => SEEN,
@@ -83,6 +85,10 @@ pub(super) fn encode(entry: &Entry, out: &mut Vec<u8>) {
             if let Some(token) = token {
                 out.put_slice(&token.0);
             }
+        }
+        Entry::GrantProducer { producer, owner } => {
+            out.put_i64_le(producer.get());
+            out.put_slice(&owner.0);
         }
         Entry::Append(append) => encode_append(append, out),
         Entry::Expire { producer } | Entry::Seen { producer } => out.put_i64_le(producer.get()),
@@ -145,6 +151,7 @@ pub(super) fn decode(directory: &mut &[u8]) -> Result<Decoded, EntryFault> {
             let (producer, epoch) = (fields.producer()?, fields.epoch()?);
             Entry::InitProducer { producer, epoch, token: fields.token()? }
         }
+        GRANT_PRODUCER => Entry::GrantProducer { producer: fields.producer()?, owner: fields.owner()? },
         APPEND => Entry::Append(fields.append()?),
         EXPIRE => Entry::Expire { producer: fields.producer()? },
         SEEN => Entry::Seen { producer: fields.producer()? },
@@ -219,6 +226,12 @@ impl Fields<'_, '_> {
         Ok(Some(TokenHash(hash)))
     }
 
+    fn owner(&mut self) -> Result<OwnerHash, EntryFault> {
+        let mut hash = [0; 16];
+        self.rest.try_copy_to_slice(&mut hash)?;
+        Ok(OwnerHash(hash))
+    }
+
     fn trimmed(&mut self) -> Result<Vec<Trimmed>, EntryFault> {
         let mut partitions = Vec::with_capacity(self.rest.len() / TRIMMED_LEN);
         while !self.rest.is_empty() {
@@ -274,6 +287,8 @@ const SEEN: u8 = 6;
 const TRIM: u8 = 7;
 const LOST_RANGE: u8 = 8;
 const OPENED: u8 = 9;
+/// From format 1.1 on.
+const GRANT_PRODUCER: u8 = 10;
 
 #[cfg(test)]
 mod tests {
@@ -334,6 +349,8 @@ mod tests {
             topic().prop_map(|topic| Entry::DeleteTopic { topic }),
             (producer(), epoch(), prop::option::of(any::<[u8; 16]>()))
                 .prop_map(|(producer, epoch, token)| { Entry::InitProducer { producer, epoch, token: token.map(TokenHash) } }),
+            (producer(), any::<[u8; 16]>())
+                .prop_map(|(producer, owner)| Entry::GrantProducer { producer, owner: OwnerHash(owner) }),
             append().prop_map(Entry::Append),
             producer().prop_map(|producer| Entry::Expire { producer }),
             producer().prop_map(|producer| Entry::Seen { producer }),
@@ -381,6 +398,19 @@ mod tests {
             directory[at] ^= with;
             let _ = decode(&mut &directory[..]);
         }
+    }
+
+    /// Byte for byte as format 1.0 wrote them, before ids had owners.
+    #[test]
+    fn producer_ids_of_format_1_0_are_read_as_nobodys() {
+        let producer = ProducerId::new(7).expect("not negative");
+        let fresh = [3, 0, 0, 0, 12, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let expected = Entry::InitProducer { producer, epoch: Epoch::ZERO, token: None };
+        assert_eq!(decode(&mut &fresh[..]), Ok(Decoded::Entry(expected)));
+        let raised = [&[3, 0, 0, 0, 28, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0][..], &[9; 16]].concat();
+        let epoch = Epoch::new(1).expect("not negative");
+        let expected = Entry::InitProducer { producer, epoch, token: Some(TokenHash([9; 16])) };
+        assert_eq!(decode(&mut &raised[..]), Ok(Decoded::Entry(expected)));
     }
 
     #[test]

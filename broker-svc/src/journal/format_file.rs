@@ -64,7 +64,7 @@ mod tests {
     fn the_file_is_read_as_it_is_written() {
         let identity = Identity { cluster: *b"0123456789abcdef", incarnation: 3 };
         let text = encode(&identity);
-        assert!(text.starts_with("oncelog journal\nformat 1.0\n"), "{text}");
+        assert!(text.starts_with("oncelog journal\nformat 1.1\n"), "{text}");
         assert_eq!(decode(text.as_bytes()), Ok(identity));
     }
 

@@ -7,7 +7,7 @@ use bytes::{Buf, BufMut, TryGetError};
 
 /// The highest format that this version reads, and the one it writes.
 pub(super) const MAJOR: u16 = 1;
-pub(super) const MINOR: u16 = 0;
+pub(super) const MINOR: u16 = 1;
 /// Features that this version knows, of those that an older program must not pass over.
 pub(super) const KNOWN_FEATURES: u64 = 0;
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use oncelog_proto::Timestamp;
+use oncelog_proto::{Timestamp, trace::Joined};
 
 use super::Answer;
 use crate::{
@@ -36,12 +36,15 @@ pub(super) struct Leaving<R> {
     pub(super) gone: Vec<PartitionId>,
     /// What the journal needs for the group.
     pub(super) bytes: usize,
+    /// The traces of the batches in it.
+    pub(super) traces: Joined,
 }
 
 impl<R> Draft<R> {
     pub(super) fn new(time: Timestamp, limit: GroupLimit) -> Self {
         let (on_written, on_synced) = (Vec::new(), Vec::new());
-        let leaving = Leaving { on_written, on_synced, ends: BTreeMap::new(), gone: Vec::new(), bytes: 0 };
+        let leaving =
+            Leaving { on_written, on_synced, ends: BTreeMap::new(), gone: Vec::new(), bytes: 0, traces: Joined::default() };
         Self { time, group: GroupDraft::new(limit), leaving }
     }
 

@@ -1,6 +1,8 @@
 //! What goes into the pipeline and what comes out of it.
 
-use oncelog_proto::{Fault, Offset, ProducerId, Timestamp, TopicName, TopicPartition, topic::PartitionCount};
+use std::time::Duration;
+
+use oncelog_proto::{Fault, Offset, ProducerId, Timestamp, TopicName, TopicPartition, TraceContext, topic::PartitionCount};
 
 use crate::{
     entry::PartitionId,
@@ -111,6 +113,15 @@ pub enum Output<R> {
     Gone(PartitionId),
 }
 
+/// A batch that waited in the hold and is in a trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waited {
+    /// Which trace.
+    pub trace: TraceContext,
+    /// How long.
+    pub time: Duration,
+}
+
 /// How many of what happened, for the metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -120,6 +131,10 @@ pub struct Counts {
     pub appended_batches: u64,
     /// Batches acknowledged again.
     pub duplicate_batches: u64,
+    /// Records of these.
+    pub duplicate_records: u64,
+    /// Batches below the window: in the log, and their offset is forgotten.
+    pub window_misses: u64,
     /// Batches refused.
     pub refused_batches: u64,
     /// Batches that waited in the hold.

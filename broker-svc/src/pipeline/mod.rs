@@ -44,13 +44,13 @@ use std::{
 pub use clock::Now;
 use clock::{GroupClock, Opening};
 use draft::{Draft, Leaving};
-pub use exchange::{Acks, Answer, BatchOutcome, Counts, Output, Request};
+pub use exchange::{Acks, Answer, BatchOutcome, Counts, Output, Request, Waited};
 use oncelog_defects::{Defect, is_on};
-use oncelog_proto::{ErrorCode, Fault, Monotonic, Timestamp};
+use oncelog_proto::{ErrorCode, Fault, Monotonic, Timestamp, trace::Joined};
 use produce::{Call, Waiting};
 
 use crate::{
-    entry::{Entry, PartitionId, Trimmed},
+    entry::{Entry, OwnerHash, PartitionId, Trimmed},
     hold::Hold,
     journal::{Group, GroupLimit},
     state::{Limits, State},
@@ -91,6 +91,8 @@ pub struct Pipeline<R> {
     room: u64,
     next_housekeeping: Monotonic,
     counts: Counts,
+    /// What is to be told of batches in traces, and of nothing else.
+    waited: VecDeque<Waited>,
 }
 
 impl<R> Pipeline<R> {
@@ -113,18 +115,24 @@ impl<R> Pipeline<R> {
             room: u64::MAX,
             next_housekeeping: now.monotonic,
             counts: Counts::default(),
+            waited: VecDeque::new(),
         };
         let Opening { downtime, is_doubtful } = opening;
         pipeline.enter(Entry::Opened { downtime, is_clock_doubtful: is_doubtful }, None, now);
         pipeline
     }
 
-    /// A caller asks. The answer comes out of [`Self::poll_output`] with `reply`.
+    /// A caller asks who is nobody in particular. The answer comes out of [`Self::poll_output`] with `reply`.
     pub fn on_request(&mut self, reply: R, request: Request, now: Now) {
+        self.on_request_of(None, reply, request, now);
+    }
+
+    /// The same of a caller whose producer ids are its own. What else it may do was looked at before.
+    pub fn on_request_of(&mut self, caller: Option<OwnerHash>, reply: R, request: Request, now: Now) {
         match request {
-            Request::Produce { acks, batches } => self.produce(reply, acks, batches, now),
+            Request::Produce { acks, batches } => self.produce(caller, reply, acks, batches, now),
             Request::InitProducer(request) => {
-                let answer = self.init_producer(request, now);
+                let answer = self.init_producer(caller, request, now);
                 self.answer(reply, answer, now);
             }
             Request::CreateTopic { topic, partitions } => {
@@ -210,6 +218,16 @@ impl<R> Pipeline<R> {
     /// Does somebody wait for the group that is being written to be written, and not only for its sync?
     pub fn is_written_awaited(&self) -> bool {
         self.writing.as_ref().is_some_and(|leaving| !leaving.on_written.is_empty())
+    }
+
+    /// The traces of the batches in the group that is being written, told once.
+    pub fn take_traces(&mut self) -> Joined {
+        self.writing.as_mut().map(|leaving| mem::take(&mut leaving.traces)).unwrap_or_default()
+    }
+
+    /// The next batch in a trace that has waited in the hold.
+    pub fn poll_waited(&mut self) -> Option<Waited> {
+        self.waited.pop_front()
     }
 
     /// What leaves next.

@@ -5,12 +5,12 @@ use std::{
     hash::{Hash, Hasher},
 };
 
-use oncelog_proto::{Epoch, Fault, Tag};
+use oncelog_proto::{Epoch, ErrorCode, Fault, Monotonic, Tag};
 
-use super::{Acks, Answer, BatchOutcome, Now, Output, Pipeline};
+use super::{Acks, Answer, BatchOutcome, Now, Output, Pipeline, Waited};
 use crate::{
-    entry::Entry,
-    state::{Arrival, Verdict, out_of_order},
+    entry::{Entry, OwnerHash},
+    state::{Arrival, Verdict, out_of_order, unknown_producer},
 };
 
 /// A `Produce` call some of whose batches are undecided.
@@ -36,10 +36,20 @@ pub(super) struct Waiting {
     pub(super) call: u64,
     pub(super) index: usize,
     pub(super) arrival: Arrival,
+    /// In a trace: when it began to wait for its turn.
+    pub(super) held: Option<Monotonic>,
 }
 
 impl<R> Pipeline<R> {
-    pub(super) fn produce(&mut self, reply: R, acks: Acks, batches: Vec<Result<Arrival, Fault>>, now: Now) {
+    /// A producer id never changes hands, so whose it is need not be asked again of a batch that waits for its turn.
+    pub(super) fn produce(
+        &mut self,
+        caller: Option<OwnerHash>,
+        reply: R,
+        acks: Acks,
+        batches: Vec<Result<Arrival, Fault>>,
+        now: Now,
+    ) {
         assert!(!batches.is_empty(), "the edge refuses a call without batches");
         let call = self.next_call;
         self.next_call += 1;
@@ -47,7 +57,10 @@ impl<R> Pipeline<R> {
         self.calls.insert(call, Call { reply, acks, outcomes: vec![None; undecided], undecided });
         for (index, batch) in batches.into_iter().enumerate() {
             match batch {
-                Ok(arrival) => self.admit(Waiting { call, index, arrival }, true, now),
+                Ok(Arrival { tag: Some(tag), .. }) if !self.state.owns(caller, tag.producer) => {
+                    self.decide(call, index, BatchOutcome::Refused(unknown_producer(tag)), now);
+                }
+                Ok(arrival) => self.admit(Waiting { call, index, arrival, held: None }, true, now),
                 Err(fault) => self.decide(call, index, BatchOutcome::Refused(fault), now),
             }
         }
@@ -56,10 +69,11 @@ impl<R> Pipeline<R> {
     /// Judges a batch, and those that waited for it.
     fn admit(&mut self, batch: Waiting, may_wait: bool, now: Now) {
         let mut queue = VecDeque::from([(batch, may_wait)]);
-        while let Some((batch, may_wait)) = queue.pop_front() {
+        while let Some((mut batch, may_wait)) = queue.pop_front() {
+            self.note_wait(&mut batch, now);
             match self.judge(&batch.arrival) {
                 Verdict::Append { create, append } => {
-                    let Arrival { partition, tag, packed, .. } = batch.arrival;
+                    let Arrival { partition, tag, packed, trace } = batch.arrival;
                     if let Some(create) = create {
                         self.enter(create, None, now);
                     }
@@ -68,6 +82,9 @@ impl<R> Pipeline<R> {
                     self.counts.appended_records += u64::from(append.count.get().unsigned_abs());
                     let time = self.enter(Entry::Append(append), Some(packed.data().clone()), now);
                     self.note_ends(id);
+                    if let Some(trace) = trace {
+                        self.draft(now).leaving.traces.push(trace);
+                    }
                     let base_offset = Some(base_offset);
                     let outcome = BatchOutcome::Acknowledged { base_offset, time, duplicate: false };
                     self.decide(batch.call, batch.index, outcome, now);
@@ -79,6 +96,7 @@ impl<R> Pipeline<R> {
                 }
                 Verdict::Duplicate { base_offset, time } => {
                     self.counts.duplicate_batches += 1;
+                    self.counts.duplicate_records += u64::from(batch.arrival.packed.count().get().unsigned_abs());
                     let producer = batch.arrival.tag.expect("only a tagged batch is recognised").producer;
                     self.note_seen(producer, now);
                     let outcome = BatchOutcome::Acknowledged { base_offset: Some(base_offset), time, duplicate: true };
@@ -88,6 +106,7 @@ impl<R> Pipeline<R> {
                     let tag = batch.arrival.tag.expect("only a tagged batch can be early");
                     let partition = batch.arrival.partition.clone();
                     let bytes = batch.arrival.packed.data().len() + HELD_BYTES;
+                    batch.held = batch.arrival.trace.map(|_| now.monotonic);
                     let refused =
                         if may_wait { self.hold.offer(tag, &partition, batch, bytes, now.monotonic).err() } else { Some(batch) };
                     match refused {
@@ -98,8 +117,18 @@ impl<R> Pipeline<R> {
                         }
                     }
                 }
-                Verdict::Refuse(fault) => self.decide(batch.call, batch.index, BatchOutcome::Refused(fault), now),
+                Verdict::Refuse(fault) => {
+                    self.counts.window_misses += u64::from(fault.code() == ErrorCode::DuplicateSequenceNumber);
+                    self.decide(batch.call, batch.index, BatchOutcome::Refused(fault), now);
+                }
             }
+        }
+    }
+
+    /// A batch in a trace that was held is judged again: its wait is told.
+    fn note_wait(&mut self, batch: &mut Waiting, now: Now) {
+        if let (Some(trace), Some(since)) = (batch.arrival.trace, batch.held.take()) {
+            self.waited.push_back(Waited { trace, time: now.monotonic.since(since) });
         }
     }
 

@@ -7,13 +7,13 @@ use oncelog_proto::{Epoch, ProducerId};
 
 use super::{Answer, Now, Pipeline};
 use crate::{
-    entry::Entry,
+    entry::{Entry, OwnerHash},
     state::{InitDecision, InitRequest},
 };
 
 impl<R> Pipeline<R> {
-    pub(super) fn init_producer(&mut self, request: InitRequest, now: Now) -> Answer {
-        match self.state.init_producer(request, self.options.incarnation, &self.options.limits) {
+    pub(super) fn init_producer(&mut self, caller: Option<OwnerHash>, request: InitRequest, now: Now) -> Answer {
+        match self.state.init_producer(request, caller, self.options.incarnation, &self.options.limits) {
             InitDecision::Grant { entry, granted } => {
                 if let Err(fault) = self.check_room(0) {
                     return Answer::Refused(fault);

@@ -8,7 +8,7 @@ use oncelog_proto::{
 
 use super::*;
 use crate::{
-    entry::{Append, TokenHash},
+    entry::{Append, OwnerHash, TokenHash},
     state::{Arrival, Ends, InitRequest, Recovered, TopicPage},
 };
 
@@ -137,6 +137,7 @@ fn batch(base: i64) -> Arrival {
             base: Sequence::new(base).expect("not negative"),
         }),
         packed: PackedBatch::from_records(&[record]).expect("valid"),
+        trace: None,
     }
 }
 
@@ -512,4 +513,63 @@ fn the_journal_is_told_what_the_batch_says() {
     assert_eq!((tag, count, checksum), (expected.tag, RecordCount::MIN, expected.packed.checksum()));
     assert_eq!(data_len as usize, expected.packed.data().len());
     assert_eq!(group.payloads(), [expected.packed.data().clone()]);
+}
+
+#[test]
+fn a_group_tells_the_traces_of_what_it_appends_once_and_the_hold_those_that_waited() {
+    let context = |n: u8| oncelog_proto::TraceContext::new([n; 16], [n; 8]);
+    let traced = |base: i64, n: u8| Arrival { trace: context(n), ..batch(base) };
+    let mut world = World::with_producer();
+    world.produce("early", traced(1, 1));
+    world.now.monotonic = world.now.monotonic.plus(Duration::from_millis(30));
+    world.produce("on its turn", traced(0, 2));
+    world.produce("duplicate", traced(0, 3));
+    world.produce("in no trace", batch(2));
+    let waited = world.pipeline.poll_waited();
+    assert_eq!(waited.map(|waited| (Some(waited.trace), waited.time)), Some((context(1), Duration::from_millis(30))));
+    assert_eq!(world.pipeline.poll_waited(), None);
+    world.write();
+    let traces = world.pipeline.take_traces();
+    assert_eq!(traces.contexts(), [context(2), context(1)].map(|context| context.expect("not zero")));
+    assert!(world.pipeline.take_traces().is_empty());
+    world.sync();
+    let counts = world.pipeline.counts();
+    assert_eq!((counts.duplicate_batches, counts.duplicate_records, counts.held_batches), (1, 1, 1));
+}
+
+#[test]
+fn a_batch_below_the_window_is_a_window_miss_and_one_in_it_is_not() {
+    let mut world = World::with_producer();
+    for base in 0..6 {
+        world.produce("a", batch(base));
+    }
+    world.produce("in the window", batch(1));
+    assert_eq!(world.pipeline.counts().window_misses, 0);
+    world.produce("below it", batch(0));
+    assert_eq!(world.pipeline.counts().window_misses, 1);
+}
+
+#[test]
+fn a_batch_with_anothers_producer_id_is_refused_as_with_an_unknown_one_and_leaves_nothing() {
+    let mut world = World::new(options());
+    let owner = Some(OwnerHash([1; 16]));
+    let ask = |world: &mut World, caller, who, request| {
+        world.pipeline.on_request_of(caller, who, request, world.now);
+        world.hear();
+        world.sync_all();
+    };
+    ask(&mut world, owner, "init", Request::InitProducer(InitRequest::Fresh));
+    let produce = |n| Request::Produce { acks: Acks::All, batches: vec![Ok(batch(n))] };
+    ask(&mut world, owner, "first", produce(0));
+    assert_eq!(world.offset("first"), Some(0));
+    for (caller, who) in [(None, "nobody"), (Some(OwnerHash([2; 16])), "another")] {
+        // One that is in the log, the next one, and an early one, which is not held either.
+        for n in [0, 1, 3] {
+            ask(&mut world, caller, who, produce(n));
+            assert_eq!(world.code(who), Some(ErrorCode::UnknownProducerId), "{who} {n}");
+        }
+        assert_eq!(world.pipeline.held(), (0, 0));
+    }
+    ask(&mut world, owner, "second", produce(1));
+    assert_eq!(world.offset("second"), Some(1));
 }

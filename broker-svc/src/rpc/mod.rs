@@ -3,23 +3,38 @@
 mod fetch;
 mod paid_work;
 mod produce_stream;
+mod traced;
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll, ready},
+};
 
+use oncelog_edge::{
+    security::{
+        access::{Access, Rights},
+        permissions::Operation,
+    },
+    trace::Tracer,
+};
 use oncelog_proto::{
-    ErrorCode, Fault,
+    ErrorCode, Fault, TraceContext,
     v1::{self, broker_service_server::BrokerService},
 };
 use paid_work::{UNPACKED_AT_ONCE, beside, unpacking};
 use prost::Message;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tonic::{Request, Response, Status, Streaming};
+use traced::Traced;
 
 use crate::{
+    entry::OwnerHash,
     journal::Reader,
+    metrics::Refusals,
     owner::{Awaited, BATCH_BYTES, Handle, Told},
-    pipeline::{Answer, Request as Ask},
-    state::PartitionDescription,
+    pipeline::{Answer, BatchOutcome, Request as Ask},
+    state::{PartitionDescription, ProducerPage},
     wire::{parse, reply},
     workers::Workers,
 };
@@ -29,6 +44,13 @@ use crate::{
 pub(crate) struct Open {
     pub(crate) owner: Handle,
     pub(crate) reader: Reader,
+}
+
+/// What is noted of calls of `Produce` beside their answers.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) tracer: Tracer,
+    pub(crate) refusals: Arc<Refusals>,
 }
 
 /// The service. Until the journal is open every call is refused with `UNAVAILABLE`.
@@ -46,6 +68,8 @@ pub(crate) struct BrokerRpc {
     /// So do descriptions of topics: each reads files.
     descriptions: Arc<Semaphore>,
     draining: watch::Receiver<bool>,
+    access: Access,
+    seen: Seen,
 }
 
 impl BrokerRpc {
@@ -55,11 +79,13 @@ impl BrokerRpc {
         max_message_bytes: usize,
         max_fetches: usize,
         draining: watch::Receiver<bool>,
+        access: Access,
+        seen: Seen,
     ) -> Self {
         let turns = |at_a_time| Arc::new(Semaphore::new(at_a_time));
         let (fetches, room) = (turns(max_fetches), fetch::Room::default());
         let (large_calls, descriptions) = (turns(LARGE_CALLS), turns(DESCRIPTIONS));
-        Self { open, workers, max_message_bytes, fetches, max_fetches, room, large_calls, descriptions, draining }
+        Self { open, workers, max_message_bytes, fetches, max_fetches, room, large_calls, descriptions, draining, access, seen }
     }
 
     fn open(&self) -> Result<&Open, Fault> {
@@ -86,18 +112,29 @@ impl BrokerRpc {
     }
 
     /// Hands a call of `Produce` over to the owner. The memory of what was decoded was paid for on its way in, with `arrived`; once
-    /// the owner has the call, it has its own account.
-    async fn hand_over(&self, request: v1::ProduceRequest, arrived: impl Send + 'static) -> Result<Awaited, Fault> {
+    /// the owner has the call, it has its own account. Batches without a trace of their own are in that of the call. One for a topic
+    /// that the caller may not write to is refused in its place.
+    async fn hand_over(
+        &self,
+        request: v1::ProduceRequest,
+        rights: &Rights,
+        call: Option<TraceContext>,
+        arrived: impl Send + 'static,
+    ) -> Result<Producing, Fault> {
         let owner = &self.open()?.owner;
         // Before the work of parsing: what is refused for want of memory should cost little.
         let memory = owner.reserve(kept_bytes(&request))?;
-        let (ask, (memory, _arrived)) = self.parse(request, (memory, arrived)).await?;
-        owner.hand_over(ask, memory).await
+        let (mut ask, (memory, _arrived)) = self.parse(request, (memory, arrived)).await?;
+        refuse_denied(&mut ask, rights);
+        let mut traced = Traced::begin(&self.seen.tracer, &mut ask, call);
+        let handed_over = owner.hand_over(owner_hash(rights), ask, memory).await;
+        let awaited = handed_over.inspect_err(|fault| traced.refuse(fault))?;
+        Ok(Producing { awaited, traced, refusals: Arc::clone(&self.seen.refusals) })
     }
 
-    async fn ask(&self, ask: Ask, bytes: usize) -> Result<Answer, Fault> {
+    async fn ask(&self, rights: &Rights, ask: Ask, bytes: usize) -> Result<Answer, Fault> {
         let owner = &self.open()?.owner;
-        match owner.ask(ask, owner.reserve(bytes)?).await? {
+        match owner.ask(owner_hash(rights), ask, owner.reserve(bytes)?).await? {
             Told::Answer(Answer::Refused(fault)) => Err(fault),
             Told::Answer(answer) => Ok(answer),
             Told::Tail(..) => Err(mismatch()),
@@ -113,8 +150,11 @@ impl BrokerService for BrokerRpc {
         &self,
         request: Request<v1::InitProducerIdRequest>,
     ) -> Result<Response<v1::InitProducerIdResponse>, Status> {
+        let rights = self.access.rights(request.extensions())?;
         let (ask, last) = parse::init_producer(request.get_ref())?;
-        match self.ask(Ask::InitProducer(ask), SMALL_REQUEST_BYTES).await? {
+        // Who can write nothing needs no id, and there is only so much room for ids.
+        rights.check_somewhere(Operation::Write)?;
+        match self.ask(&rights, Ask::InitProducer(ask), SMALL_REQUEST_BYTES).await? {
             Answer::Granted(granted) => Ok(Response::new(reply::granted(granted, last.as_ref(), self.max_message_bytes))),
             _ => Err(mismatch().into()),
         }
@@ -122,8 +162,9 @@ impl BrokerService for BrokerRpc {
 
     async fn produce(&self, request: Request<v1::ProduceRequest>) -> Result<Response<v1::ProduceResponse>, Status> {
         let (_, arrived, request) = request.into_parts();
-        let told = self.hand_over(request, arrived).await?.await?;
-        Ok(Response::new(produced(told)?))
+        let rights = self.access.rights(&arrived)?;
+        let call = arrived.get::<TraceContext>().copied();
+        Ok(Response::new(self.hand_over(request, &rights, call, arrived).await?.await?))
     }
 
     type ProduceStreamStream = produce_stream::Answers;
@@ -132,10 +173,12 @@ impl BrokerService for BrokerRpc {
         &self,
         request: Request<Streaming<v1::ProduceStreamRequest>>,
     ) -> Result<Response<Self::ProduceStreamStream>, Status> {
-        Ok(Response::new(produce_stream::serve(self.clone(), request.into_inner())))
+        let rights = self.access.rights(request.extensions())?;
+        Ok(Response::new(produce_stream::serve(self.clone(), rights, request.into_inner())))
     }
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
+        let rights = self.access.rights(request.extensions())?;
         let Open { owner, reader } = self.open()?;
         let place = Arc::clone(&self.fetches).try_acquire_owned().map_err(|_| {
             let most = self.max_fetches;
@@ -143,12 +186,17 @@ impl BrokerService for BrokerRpc {
             Fault::new(ErrorCode::ResourceExhausted, message).with("max_fetches", most)
         })?;
         let (reader, workers, room, draining) = (reader.clone(), self.workers.clone(), self.room.clone(), self.draining.clone());
-        let serving = fetch::Serving { reader, workers, room, draining };
+        let serving = fetch::Serving { reader, workers, room, draining, rights };
         Ok(Response::new(fetch::open(request.into_inner(), owner, serving, place).await?))
     }
 
     async fn create_topic(&self, request: Request<v1::CreateTopicRequest>) -> Result<Response<v1::CreateTopicResponse>, Status> {
-        match self.ask(parse::create_topic(request.get_ref())?, SMALL_REQUEST_BYTES).await? {
+        let rights = self.access.rights(request.extensions())?;
+        let ask = parse::create_topic(request.get_ref())?;
+        if let Ask::CreateTopic { topic, .. } = &ask {
+            rights.check(Operation::Administer, topic)?;
+        }
+        match self.ask(&rights, ask, SMALL_REQUEST_BYTES).await? {
             Answer::Created(partitions) => Ok(Response::new(v1::CreateTopicResponse { partitions: partitions.get() })),
             _ => Err(mismatch().into()),
         }
@@ -156,7 +204,9 @@ impl BrokerService for BrokerRpc {
 
     async fn delete_topic(&self, request: Request<v1::DeleteTopicRequest>) -> Result<Response<v1::DeleteTopicResponse>, Status> {
         let topic = oncelog_proto::TopicName::parse(&request.get_ref().topic)?;
-        match self.ask(Ask::DeleteTopic(topic), SMALL_REQUEST_BYTES).await? {
+        let rights = self.access.rights(request.extensions())?;
+        rights.check(Operation::Administer, &topic)?;
+        match self.ask(&rights, Ask::DeleteTopic(topic), SMALL_REQUEST_BYTES).await? {
             Answer::Deleted => Ok(Response::new(v1::DeleteTopicResponse {})),
             _ => Err(mismatch().into()),
         }
@@ -166,11 +216,14 @@ impl BrokerService for BrokerRpc {
         &self,
         request: Request<v1::DescribeTopicsRequest>,
     ) -> Result<Response<v1::DescribeTopicsResponse>, Status> {
+        let rights = self.access.rights(request.extensions())?;
         let ask = parse::describe_topics(request.get_ref())?;
+        check_described(&ask, &rights)?;
         let bytes = request.get_ref().encoded_len().max(SMALL_REQUEST_BYTES);
         // Before it is asked: an answer lists thousands of partitions, and would wait for its turn in memory.
         let turn = turn(&self.descriptions).await?;
-        let Answer::Topics(page) = self.ask(ask, bytes).await? else { return Err(mismatch().into()) };
+        let Answer::Topics(mut page) = self.ask(&rights, ask, bytes).await? else { return Err(mismatch().into()) };
+        page.topics.retain(|described| rights.show(&described.topic));
         let reader = self.open()?.reader.clone();
         let oldest = move |partition: &PartitionDescription| reader.oldest_append_time(partition.id, partition.ends.start);
         let (told, _turn) = beside(&self.workers, turn, move || reply::topics(&page, &oldest)).await?;
@@ -181,20 +234,97 @@ impl BrokerService for BrokerRpc {
         &self,
         request: Request<v1::DescribeProducersRequest>,
     ) -> Result<Response<v1::DescribeProducersResponse>, Status> {
-        match self.ask(parse::describe_producers(request.get_ref())?, SMALL_REQUEST_BYTES).await? {
-            Answer::Producers(page) => Ok(Response::new(reply::producers(page))),
+        let rights = self.access.rights(request.extensions())?;
+        match self.ask(&rights, parse::describe_producers(request.get_ref())?, SMALL_REQUEST_BYTES).await? {
+            Answer::Producers(page) => Ok(Response::new(reply::producers(shown(page, &rights)))),
             _ => Err(mismatch().into()),
         }
     }
 }
 
-/// What the owner answered to a call of `Produce`.
-fn produced(told: Told) -> Result<v1::ProduceResponse, Fault> {
-    match told {
-        Told::Answer(Answer::Produced(outcomes)) => Ok(reply::produced(outcomes)),
-        Told::Answer(Answer::Refused(fault)) => Err(fault),
-        Told::Answer(_) | Told::Tail(..) => Err(mismatch()),
+/// A call of `Produce` that was handed over: what the owner answers to it.
+#[derive(Debug)]
+struct Producing {
+    awaited: Awaited,
+    traced: Traced,
+    refusals: Arc<Refusals>,
+}
+
+impl Future for Producing {
+    type Output = Result<v1::ProduceResponse, Fault>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let told = ready!(Pin::new(&mut self.awaited).poll(cx))?;
+        Poll::Ready(match told {
+            Told::Answer(Answer::Produced(outcomes)) => {
+                self.traced.end(&outcomes);
+                for outcome in &outcomes {
+                    if let BatchOutcome::Refused(fault) = outcome {
+                        self.refusals.note(fault.code());
+                    }
+                }
+                Ok(reply::produced(outcomes))
+            }
+            Told::Answer(Answer::Refused(fault)) => {
+                self.traced.refuse(&fault);
+                Err(fault)
+            }
+            Told::Answer(_) | Told::Tail(..) => Err(mismatch()),
+        })
     }
+}
+
+/// Whose producer ids the caller's are.
+fn owner_hash(rights: &Rights) -> Option<OwnerHash> {
+    rights.identity().map(|identity| OwnerHash(identity.fingerprint()))
+}
+
+/// Refuses batches for topics that the caller may not write to. They are not looked for in the log: whether they are there is
+/// something that only one who may write need know, and a producer that lost the right asks by a recovery, as after any refusal (R5).
+fn refuse_denied(ask: &mut Ask, rights: &Rights) {
+    let Ask::Produce { batches, .. } = ask else { return };
+    if rights.are_unlimited() {
+        return;
+    }
+    for batch in batches {
+        if let Ok(arrival) = batch
+            && let Err(fault) = rights.check(Operation::Write, &arrival.partition.topic)
+        {
+            *batch = Err(fault);
+        }
+    }
+}
+
+/// Topics that are named may be described to whoever may do anything with them. Whoever would have them created needs to be allowed
+/// what creates them: writing, or administering.
+fn check_described(ask: &Ask, rights: &Rights) -> Result<(), Fault> {
+    let Ask::DescribeTopics { topics, create, .. } = ask else { return Ok(()) };
+    for topic in topics {
+        if *create {
+            rights
+                .check(Operation::Write, topic)
+                .or_else(|fault| rights.check(Operation::Administer, topic).map_err(|_| fault))?;
+        } else if !rights.show(topic) {
+            rights.check(Operation::Read, topic)?;
+        }
+    }
+    Ok(())
+}
+
+/// What the caller may know of producers: those that are its own, and of others where they stand in topics that it may know of.
+fn shown(mut page: ProducerPage, rights: &Rights) -> ProducerPage {
+    if rights.are_unlimited() {
+        return page;
+    }
+    let caller = owner_hash(rights);
+    page.producers.retain_mut(|producer| {
+        if producer.owner == caller {
+            return true;
+        }
+        producer.partitions.retain(|(partition, _)| rights.show(&partition.topic));
+        !producer.partitions.is_empty()
+    });
+    page
 }
 
 /// The owner answers each request in kind; this is said instead of a panic, should it ever not.
@@ -242,7 +372,8 @@ mod tests {
         let (owner, requests) = Handle::new(queued_bytes);
         let open = OnceLock::from(Open { owner, reader: opened.expect("an empty disk").0.reader() });
         let draining = watch::channel(false).1;
-        (BrokerRpc::new(Arc::new(open), Workers::Threads, 1 << 20, 1, draining), requests)
+        let seen = Seen { tracer: Tracer::off(), refusals: Arc::default() };
+        (BrokerRpc::new(Arc::new(open), Workers::Threads, 1 << 20, 1, draining, Access::off(), seen), requests)
     }
 
     /// A call that says it is large when it is unpacked.
@@ -318,14 +449,15 @@ mod tests {
     #[tokio::test]
     async fn a_call_of_tiny_batches_is_accounted_with_what_it_keeps_and_not_with_its_bytes() {
         let (rpc, mut requests) = service(4 * BATCH_BYTES);
-        drop(rpc.hand_over(tiny_batches(4), ()).await.expect("as many as there is room for"));
-        let fault = rpc.hand_over(tiny_batches(1), ()).await.expect_err("one more");
+        drop(rpc.hand_over(tiny_batches(4), &Rights::unlimited(), None, ()).await.expect("as many as there is room for"));
+        let fault = rpc.hand_over(tiny_batches(1), &Rights::unlimited(), None, ()).await.expect_err("one more");
         assert_eq!(fault.code(), ErrorCode::ResourceExhausted);
         drop(requests.recv().await);
         // It would be refused for ever, and is told so.
-        let fault = rpc.hand_over(tiny_batches(5), ()).await.expect_err("more than there ever is room for");
+        let fault =
+            rpc.hand_over(tiny_batches(5), &Rights::unlimited(), None, ()).await.expect_err("more than there ever is room for");
         assert_eq!(fault.code(), ErrorCode::MessageTooLarge);
         assert!(fault.message().contains("5120 bytes") && fault.message().contains("is 4096"), "{fault}");
-        drop(rpc.hand_over(tiny_batches(4), ()).await.expect("the first is done"));
+        drop(rpc.hand_over(tiny_batches(4), &Rights::unlimited(), None, ()).await.expect("the first is done"));
     }
 }

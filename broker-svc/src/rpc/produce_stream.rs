@@ -12,7 +12,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use oncelog_edge::in_order::InOrder;
+use oncelog_edge::{in_order::InOrder, security::access::Rights};
 use oncelog_proto::{
     ErrorCode, Fault,
     v1::{ProduceFailure, ProduceStreamRequest, ProduceStreamResponse, produce_stream_response::Outcome},
@@ -20,8 +20,7 @@ use oncelog_proto::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tonic::{Status, Streaming};
 
-use super::{BrokerRpc, produced};
-use crate::owner::Awaited;
+use super::{BrokerRpc, Producing};
 
 /// The answers of one stream.
 pub(crate) type Answers = InOrder<Answer>;
@@ -29,21 +28,23 @@ pub(crate) type Answers = InOrder<Answer>;
 /// The answer to one request.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    handed_over: Result<Awaited, Fault>,
+    handed_over: Result<Producing, Fault>,
     /// Its place in the window, kept until the transport takes the answer.
     _place: OwnedSemaphorePermit,
 }
 
 /// Serves one stream.
-pub(super) fn serve(rpc: BrokerRpc, requests: Streaming<ProduceStreamRequest>) -> Answers {
+pub(super) fn serve(rpc: BrokerRpc, rights: Rights, requests: Streaming<ProduceStreamRequest>) -> Answers {
     let (pending, queue) = mpsc::channel(WINDOW);
-    tokio::spawn(hand_over_all(rpc, requests, pending));
+    tokio::spawn(hand_over_all(rpc, rights, requests, pending));
     InOrder::new(queue)
 }
 
-/// Ends when the requests do, when nobody wants answers any more, or when the broker is about to end.
+/// Ends when the requests do, when nobody wants answers any more, when the caller's token is no longer valid, or when the broker is
+/// about to end.
 async fn hand_over_all(
     rpc: BrokerRpc,
+    rights: Rights,
     mut requests: Streaming<ProduceStreamRequest>,
     pending: mpsc::Sender<Result<Answer, Status>>,
 ) {
@@ -65,11 +66,14 @@ async fn hand_over_all(
             () = &mut unwanted => return,
         };
         let next = match request {
-            Ok(Some(request)) => {
-                // Its way in was paid for until the next request is read; this task goes on also if its caller does not.
-                let handed_over = rpc.hand_over(request.produce.unwrap_or_default(), ()).await;
-                Ok(Answer { handed_over, _place: place })
-            }
+            Ok(Some(request)) => match rights.still_hold() {
+                Err(fault) => Err(fault.to_status()),
+                Ok(()) => {
+                    // Its way in was paid for until the next request is read; this task goes on also if its caller does not.
+                    let handed_over = rpc.hand_over(request.produce.unwrap_or_default(), &rights, None, ()).await;
+                    Ok(Answer { handed_over, _place: place })
+                }
+            },
             Ok(None) => return,
             // A message that cannot be decoded leaves nothing to read on from.
             Err(status) => Err(status),
@@ -85,11 +89,11 @@ impl Future for Answer {
     type Output = ProduceStreamResponse;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let told = match &mut self.handed_over {
-            Ok(awaited) => ready!(Pin::new(awaited).poll(cx)),
+        let produced = match &mut self.handed_over {
+            Ok(producing) => ready!(Pin::new(producing).poll(cx)),
             Err(fault) => Err(fault.clone()),
         };
-        let outcome = match told.and_then(produced) {
+        let outcome = match produced {
             Ok(produced) => Outcome::Produced(produced),
             Err(fault) => Outcome::Failed(failed(&fault)),
         };

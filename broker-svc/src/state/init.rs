@@ -4,7 +4,7 @@ use oncelog_defects::{Defect, is_on};
 use oncelog_proto::{Epoch, ErrorCode, Fault, ProducerId, Sequence, TopicPartition};
 
 use super::{Limits, Remembered, State};
-use crate::entry::{Entry, TokenHash};
+use crate::entry::{Entry, OwnerHash, TokenHash};
 
 /// An `InitProducerId` call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,16 +62,23 @@ pub struct Recovered {
 
 impl State {
     /// Decides an `InitProducerId`. Changes nothing. `incarnation` is the journal's: the high bits of fresh ids, so that a
-    /// restored copy of the journal does not hand out the ids of its original again.
-    pub fn init_producer(&self, request: InitRequest, incarnation: u16, limits: &Limits) -> InitDecision {
+    /// restored copy of the journal does not hand out the ids of its original again. A fresh id belongs to the `caller`, and only
+    /// its owner recovers it: to others it is as if it had never been handed out.
+    pub fn init_producer(
+        &self,
+        request: InitRequest,
+        caller: Option<OwnerHash>,
+        incarnation: u16,
+        limits: &Limits,
+    ) -> InitDecision {
         let decision = match request {
-            InitRequest::Fresh => self.fresh(incarnation, limits),
-            InitRequest::Recover { producer, epoch, token } => self.recover(producer, epoch, token),
+            InitRequest::Fresh => self.fresh(caller, incarnation, limits),
+            InitRequest::Recover { producer, epoch, token } => self.recover(caller, producer, epoch, token),
         };
         decision.unwrap_or_else(InitDecision::Refuse)
     }
 
-    fn fresh(&self, incarnation: u16, limits: &Limits) -> Result<InitDecision, Fault> {
+    fn fresh(&self, caller: Option<OwnerHash>, incarnation: u16, limits: &Limits) -> Result<InitDecision, Fault> {
         let (have, most) = (self.producers.len(), limits.max_producers);
         if have >= most {
             let message = format!(
@@ -83,16 +90,21 @@ impl State {
         // The first id is 1: a 0 in a request too easily means "forgotten".
         let id = self.producers.next_id().max(lowest + 1);
         let producer = ProducerId::new(id).expect("15 bits of incarnation leave the sign alone");
-        let entry = Entry::InitProducer { producer, epoch: Epoch::ZERO, token: None };
+        let entry = match caller {
+            None => Entry::InitProducer { producer, epoch: Epoch::ZERO, token: None },
+            Some(owner) => Entry::GrantProducer { producer, owner },
+        };
         Ok(InitDecision::Grant { entry, granted: Granted { producer, epoch: Epoch::ZERO, recovered: Vec::new() } })
     }
 
-    fn recover(&self, id: ProducerId, epoch: Epoch, token: TokenHash) -> Result<InitDecision, Fault> {
+    fn recover(&self, caller: Option<OwnerHash>, id: ProducerId, epoch: Epoch, token: TokenHash) -> Result<InitDecision, Fault> {
         let unknown = || {
-            let message = format!("producer {id} was never handed out here, or has expired; ask for a fresh id");
+            let message = format!(
+                "producer {id} was never handed out here, has expired, or belongs to another identity; ask for a fresh id"
+            );
             Fault::new(ErrorCode::UnknownProducerId, message).with("producer_id", id)
         };
-        let producer = self.producers.get(id).ok_or_else(unknown)?;
+        let producer = self.producers.get(id).filter(|producer| producer.owner == caller).ok_or_else(unknown)?;
         let current = producer.epoch;
         let refuse = |why: &str| {
             let message = format!("producer {id} cannot recover from epoch {epoch}: {why}");

@@ -5,7 +5,7 @@
 //! since. Kafka checks limits first, and so refuses batches that it holds (D7).
 
 use oncelog_defects::{Defect, is_on};
-use oncelog_proto::{ErrorCode, Fault, Offset, PackedBatch, Sequence, Tag, Timestamp, TopicPartition};
+use oncelog_proto::{ErrorCode, Fault, Offset, PackedBatch, Sequence, Tag, Timestamp, TopicPartition, TraceContext};
 
 use super::{
     Limits, State,
@@ -25,6 +25,8 @@ pub struct Arrival {
     pub tag: Option<Tag>,
     /// Its records.
     pub packed: PackedBatch,
+    /// Which trace it is in; none decides anything by it.
+    pub trace: Option<TraceContext>,
 }
 
 /// What becomes of a batch.
@@ -173,8 +175,12 @@ pub(crate) fn out_of_order(tag: Tag, partition: &TopicPartition, expected: Seque
     Fault::new(ErrorCode::OutOfOrderSequenceNumber, message).expecting(expected)
 }
 
-fn unknown_producer(tag: Tag) -> Fault {
-    let message = format!("producer {} was never handed out here, or has expired; call InitProducerId", tag.producer);
+/// What is said of a producer that is another one's as well: who may not use it need not know that it is there.
+pub(crate) fn unknown_producer(tag: Tag) -> Fault {
+    let message = format!(
+        "producer {} was never handed out here, has expired, or belongs to another identity; call InitProducerId",
+        tag.producer
+    );
     Fault::new(ErrorCode::UnknownProducerId, message).with("producer_id", tag.producer)
 }
 

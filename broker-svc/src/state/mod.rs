@@ -32,15 +32,15 @@ use oncelog_proto::{
 };
 
 pub use init::{Granted, InitDecision, InitRequest, Recovered};
-pub(crate) use judge::out_of_order;
 pub use judge::{Arrival, Verdict};
+pub(crate) use judge::{out_of_order, unknown_producer};
 use producers::{Producer, Producers};
 pub use snapshot::SnapshotError;
 pub use topics::Ends;
 use topics::{Topics, unknown_topic};
 pub use window::{Remembered, WINDOW_BATCHES};
 
-use crate::entry::{Entry, PartitionId};
+use crate::entry::{Entry, OwnerHash, PartitionId};
 
 /// A map whose order does not differ between runs: keys are numbers that the broker gave out, so nobody can choose them to
 /// collide.
@@ -125,6 +125,8 @@ pub struct ProducerDescription {
     pub epoch: oncelog_proto::Epoch,
     /// When it was last heard of.
     pub last_seen: Timestamp,
+    /// Whose it is.
+    pub owner: Option<OwnerHash>,
     /// Where it stands, by topic and partition.
     pub partitions: Vec<(TopicPartition, Sequence)>,
 }
@@ -148,6 +150,7 @@ impl State {
                 Ok(())
             }
             Entry::InitProducer { producer, epoch, token } => self.producers.init(*producer, *epoch, *token, time),
+            Entry::GrantProducer { producer, owner } => self.producers.grant(*producer, *owner, time),
             Entry::Append(append) => {
                 if let Some(tag) = append.tag {
                     self.producers.append(tag, append, time)?;
@@ -293,7 +296,13 @@ impl State {
         }
         partitions.sort_unstable();
         let last_seen = self.producers.last_seen(producer);
-        Some(ProducerDescription { producer: id, epoch: producer.epoch, last_seen, partitions })
+        Some(ProducerDescription { producer: id, epoch: producer.epoch, last_seen, owner: producer.owner, partitions })
+    }
+
+    /// Is there such a producer, and is it this caller's? An id that was handed out when nobody was asked who they are is that of
+    /// callers who are nobody in particular, and of nobody else.
+    pub fn owns(&self, caller: Option<OwnerHash>, producer: ProducerId) -> bool {
+        self.producers.get(producer).is_some_and(|producer| producer.owner == caller)
     }
 
     /// Producers that are to expire now, at most `most` of them. Each becomes an [`Entry::Expire`]. The last sign of life may be

@@ -10,7 +10,7 @@ use super::{
     by_id::ById,
     window::{Slot, Window},
 };
-use crate::entry::{Append, PartitionId, TokenHash};
+use crate::entry::{Append, OwnerHash, PartitionId, TokenHash};
 
 /// What is remembered of one producer id.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub(super) struct Producer {
     /// Something was appended in the current epoch; from then on the answer of its raise cannot be repeated (R13).
     pub(super) written: bool,
     pub(super) last_seen: Timestamp,
+    /// Whose it is, from the first moment to the last; none: it was handed out when nobody was asked who they are.
+    pub(super) owner: Option<OwnerHash>,
     /// Sorted by partition. Windows of the epoch before stay until something is written in the current one, because a repeated
     /// recovery call has to get the same answer.
     windows: Vec<(PartitionId, Window)>,
@@ -31,7 +33,7 @@ pub(super) struct Producer {
 
 impl Producer {
     pub(super) fn new(epoch: Epoch, token: Option<TokenHash>, last_seen: Timestamp) -> Self {
-        Self { epoch, token, written: false, last_seen, windows: Vec::new(), closed: None }
+        Self { epoch, token, written: false, last_seen, owner: None, windows: Vec::new(), closed: None }
     }
 
     /// The window of the current epoch.
@@ -202,11 +204,7 @@ impl Producers {
     ) -> Result<(), Contradiction> {
         let last_seen = time.minus(self.downtime);
         if epoch == Epoch::ZERO {
-            if id.get() < self.next_id {
-                return Err(Contradiction("a producer id is handed out twice"));
-            }
-            self.next_id = id.get().checked_add(1).ok_or(Contradiction("producer ids overflow"))?;
-            return self.insert(id, Producer::new(epoch, token, last_seen));
+            return self.hand_out(id, Producer::new(epoch, token, last_seen));
         }
         self.change(id, |producer| {
             if producer.epoch.next() != Some(epoch) {
@@ -214,6 +212,27 @@ impl Producers {
             }
             producer.raise(epoch, token);
             producer.last_seen = last_seen;
+            Ok(())
+        })
+    }
+
+    /// A fresh id, which belongs to `owner`.
+    pub(super) fn grant(&mut self, id: ProducerId, owner: OwnerHash, time: Timestamp) -> Result<(), Contradiction> {
+        let last_seen = time.minus(self.downtime);
+        self.hand_out(id, Producer { owner: Some(owner), ..Producer::new(Epoch::ZERO, None, last_seen) })
+    }
+
+    fn hand_out(&mut self, id: ProducerId, producer: Producer) -> Result<(), Contradiction> {
+        if id.get() < self.next_id {
+            return Err(Contradiction("a producer id is handed out twice"));
+        }
+        self.next_id = id.get().checked_add(1).ok_or(Contradiction("producer ids overflow"))?;
+        self.insert(id, producer)
+    }
+
+    pub(super) fn restore_owner(&mut self, id: ProducerId, owner: OwnerHash) -> Result<(), Contradiction> {
+        self.change(id, |producer| {
+            producer.owner = Some(owner);
             Ok(())
         })
     }

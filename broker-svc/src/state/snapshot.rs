@@ -17,7 +17,7 @@ use super::{
     topics::{Ends, Topics},
     window::{Slot, Window},
 };
-use crate::entry::{PartitionId, TokenHash};
+use crate::entry::{OwnerHash, PartitionId, TokenHash};
 
 /// Why a snapshot cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +54,10 @@ impl State {
         }
         for (id, producer) in self.producers.iter_after(None) {
             chunks.push(Item::Producer(producer_item(id, producer)));
+            // Not a field of the item: who does not know it must not pass over it, or ids would be nobody's.
+            if let Some(OwnerHash(owner)) = producer.owner {
+                chunks.push(Item::Owner(OwnerItem { producer: id.get(), owner: owner.to_vec() }));
+            }
             // One that writes everywhere is told in parts: a chunk has to stay small.
             let windows: Vec<_> = producer.all_windows().map(window_item).collect();
             for windows in windows.chunks(PARTITIONS_PER_ITEM) {
@@ -93,6 +97,10 @@ impl State {
             }
             Item::Topic(topic) => self.restore_topic(&topic)?,
             Item::Producer(producer) => self.restore_producer(&producer)?,
+            Item::Owner(item) => {
+                let owner = OwnerHash(item.owner.as_slice().try_into().map_err(|_| OUT_OF_RANGE)?);
+                self.producers.restore_owner(number(item.producer)?, owner)?;
+            }
             Item::Windows(item) => {
                 let id = number(item.producer)?;
                 item.windows.iter().try_for_each(|window| self.restore_window(id, window))?;
@@ -213,7 +221,7 @@ const PARTITIONS_PER_ITEM: usize = 1_000;
 
 #[derive(Message)]
 struct SnapshotItem {
-    #[prost(oneof = "Item", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "Item", tags = "1, 2, 3, 4, 5, 6")]
     item: Option<Item>,
 }
 
@@ -229,6 +237,8 @@ enum Item {
     Windows(WindowsItem),
     #[prost(message, tag = "5")]
     Closed(ClosedItem),
+    #[prost(message, tag = "6")]
+    Owner(OwnerItem),
 }
 
 #[derive(Message)]
@@ -275,6 +285,15 @@ struct ProducerItem {
     written: bool,
     #[prost(uint64, tag = "5")]
     last_seen_micros: u64,
+}
+
+/// Whose the producer in the item before is.
+#[derive(Message)]
+struct OwnerItem {
+    #[prost(int64, tag = "1")]
+    producer: i64,
+    #[prost(bytes = "vec", tag = "2")]
+    owner: Vec<u8>,
 }
 
 /// Windows of the producer in the item before.

@@ -3,7 +3,7 @@
 use oncelog_proto::{Epoch, PackedBatch, Tag, v1};
 
 use super::*;
-use crate::entry::TokenHash;
+use crate::entry::{OwnerHash, TokenHash};
 
 const NOW: Timestamp = Timestamp::MAX;
 
@@ -47,7 +47,7 @@ fn create(state: &mut State, name: &TopicName, partitions: i32) {
 fn first_batch(id: i64, epoch: Epoch, topic: &TopicName, partition: i32) -> Arrival {
     let partition = TopicPartition { topic: topic.clone(), partition: PartitionIndex::new(partition).expect("not negative") };
     let tag = Some(Tag { producer: producer(id), epoch, base: Sequence::ZERO });
-    Arrival { partition, tag, packed: PackedBatch::from_records(&[v1::Record::default()]).expect("valid") }
+    Arrival { partition, tag, packed: PackedBatch::from_records(&[v1::Record::default()]).expect("valid"), trace: None }
 }
 
 fn append(state: &mut State, arrival: &Arrival, limits: &Limits) {
@@ -127,4 +127,32 @@ fn pages_of_producers_join_to_the_whole_and_end_where_they_get_long() {
     assert_eq!(pages(None, 1), [vec![1], vec![2], vec![3], vec![4], vec![5], vec![]]);
     assert_eq!(pages(Some(&topic("t")), 100), [vec![1, 2], vec![4]]);
     assert_eq!(state.describe_producers(Some(producer(4)), None, None, 1).producers.len(), 1);
+}
+
+#[test]
+fn an_id_is_its_owners_alone_and_stays_so_over_a_snapshot() {
+    let (mine, other) = (Some(OwnerHash([1; 16])), Some(OwnerHash([2; 16])));
+    let mut state = with_producers(1);
+    let granted = |decision| match decision {
+        InitDecision::Grant { entry, granted } => (entry, granted),
+        other => panic!("{other:?}"),
+    };
+    let (entry, fresh) = granted(state.init_producer(InitRequest::Fresh, mine, 0, &limits()));
+    assert_eq!(entry, Entry::GrantProducer { producer: fresh.producer, owner: OwnerHash([1; 16]) });
+    state.apply(&entry, NOW).expect("a fresh id");
+    let state = State::from_chunks(state.to_chunks()).expect("readable");
+    let owners = |id| [None, mine, other].map(|caller| state.owns(caller, id));
+    assert_eq!(owners(producer(1)), [true, false, false], "it was handed out to nobody in particular");
+    assert_eq!(owners(fresh.producer), [false, true, false]);
+    assert_eq!(owners(producer(99)), [false; 3]);
+
+    let recover = InitRequest::Recover { producer: fresh.producer, epoch: Epoch::ZERO, token: TokenHash([7; 16]) };
+    for caller in [None, other] {
+        let InitDecision::Refuse(fault) = state.init_producer(recover, caller, 0, &limits()) else { panic!("fenced by another") };
+        assert_eq!(fault.code(), ErrorCode::UnknownProducerId);
+    }
+    let mut state = state.clone();
+    let (raise, _) = granted(state.init_producer(recover, mine, 0, &limits()));
+    state.apply(&raise, NOW).expect("decided");
+    assert!(state.owns(mine, fresh.producer), "a recovery does not change whose it is");
 }

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 
 use oncelog_proto::{
-    Epoch, ErrorCode, Fault, PackedBatch, ProducerId, Sequence, Tag, TopicName, TopicPartition, fault::excerpt,
+    Epoch, ErrorCode, Fault, PackedBatch, ProducerId, Sequence, Tag, TopicName, TopicPartition, TraceContext, fault::excerpt,
     packed::MAX_UNCOMPRESSED_BYTES, topic::PartitionCount, v1,
 };
 use sha2::{Digest, Sha256};
@@ -93,6 +93,7 @@ fn acks(acks: i32, is_tagged: bool) -> Result<Acks, Fault> {
 
 fn arrival(batch: v1::Batch, producer: Option<(ProducerId, Epoch)>, max_message_bytes: usize) -> Result<Arrival, Fault> {
     let partition = TopicPartition::parse(&batch.topic, batch.partition)?;
+    let trace = TraceContext::sampled(&batch.traceparent);
     let tag = match producer {
         None => None,
         Some((producer, epoch)) => {
@@ -116,7 +117,7 @@ fn arrival(batch: v1::Batch, producer: Option<(ProducerId, Epoch)>, max_message_
         }
         (None, records) => PackedBatch::from_records(&records)?,
     };
-    Ok(Arrival { partition, tag, packed })
+    Ok(Arrival { partition, tag, packed, trace })
 }
 
 /// An `InitProducerId` call, and the last partition of the page before the one asked for.

@@ -1,6 +1,6 @@
 //! A reader that follows one partition. What it has seen has to be there in the end.
 
-use oncelog_proto::v1::FetchRequest;
+use oncelog_proto::{Bearer, v1::FetchRequest};
 use oncelog_verify::{
     history::{Event, Partition, Sight},
     live::{self, Client},
@@ -11,7 +11,7 @@ use super::{PAUSE, Ways};
 use crate::stage::channel;
 
 pub(super) async fn run(ways: Ways, partition: Partition, mut stop: watch::Receiver<bool>) {
-    let mut client = Client::new(channel(ways.broker)).max_decoding_message_size(MOST_BYTES);
+    let mut client = Client::new(Bearer::none().on(channel(ways.broker))).max_decoding_message_size(MOST_BYTES);
     let mut next = 0;
     let reading = async {
         loop {

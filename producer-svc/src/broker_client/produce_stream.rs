@@ -14,11 +14,15 @@
 //! A stream is opened before anything is sent on it. So a broker that does not offer it says so while the call is still here, and
 //! the call is made as a `Produce` instead.
 
-use std::{collections::VecDeque, future::poll_fn, task::Poll};
+use std::{collections::VecDeque, future::poll_fn, sync::Arc, task::Poll};
 
-use oncelog_proto::v1::{
-    Acks, ProduceFailure, ProduceResponse, ProduceStreamRequest, ProduceStreamResponse,
-    broker_service_client::BrokerServiceClient, produce_stream_response::Outcome,
+use oncelog_edge::metrics::calls::{Calls, Ongoing};
+use oncelog_proto::{
+    Link,
+    v1::{
+        Acks, ProduceFailure, ProduceResponse, ProduceStreamRequest, ProduceStreamResponse,
+        broker_service_client::BrokerServiceClient, produce_stream_response::Outcome,
+    },
 };
 use tokio::{
     sync::{
@@ -28,15 +32,25 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, Streaming, transport::Channel};
+use tonic::{Code, Status, Streaming};
 
 use super::{request, until};
-use crate::session::OutgoingBatch;
+use crate::{session::OutgoingBatch, traces::Attempts};
 
 /// How calls reach the task. Cheap to clone; the task ends with the last clone.
 #[derive(Clone, Debug)]
 pub(super) struct ProduceStream {
     calls: mpsc::Sender<Call>,
+    counted: Arc<Calls>,
+}
+
+/// What is sent in a call.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pub(super) batches: Vec<OutgoingBatch>,
+    pub(super) acks: Acks,
+    /// Those of the batches that are in a trace.
+    pub(super) attempts: Attempts,
 }
 
 /// What came of a call.
@@ -44,8 +58,7 @@ type Answered = Result<ProduceResponse, Status>;
 
 #[derive(Debug)]
 struct Call {
-    batches: Vec<OutgoingBatch>,
-    acks: Acks,
+    outgoing: Outgoing,
     waiting: Waiting,
 }
 
@@ -53,29 +66,27 @@ struct Call {
 #[derive(Debug)]
 struct Waiting {
     deadline: Instant,
+    ongoing: Ongoing,
     tell: oneshot::Sender<Answered>,
 }
 
 impl ProduceStream {
-    /// Starts the task. It does not connect before the first call. At most `max_in_flight` calls are unanswered at a time.
-    pub(super) fn start(stub: BrokerServiceClient<Channel>, max_in_flight: usize) -> Self {
+    /// Starts the task. It does not connect before the first call. At most `max_in_flight` calls are unanswered at a time, and each
+    /// is `counted`.
+    pub(super) fn start(stub: BrokerServiceClient<Link>, max_in_flight: usize, counted: Arc<Calls>) -> Self {
         let (calls, queue) = mpsc::channel(max_in_flight);
         tokio::spawn(run(stub, queue));
-        Self { calls }
+        Self { calls, counted }
     }
 
     /// Makes a call, once, and has made it when this returns. It ends by `deadline`, as far as the calls before it do.
     ///
     /// # Panics
     /// More calls are unanswered than was said at the start.
-    pub(super) fn call(
-        &self,
-        batches: Vec<OutgoingBatch>,
-        acks: Acks,
-        deadline: Instant,
-    ) -> impl Future<Output = Answered> + Send + use<> {
+    pub(super) fn call(&self, outgoing: Outgoing, deadline: Instant) -> impl Future<Output = Answered> + Send + use<> {
         let (tell, ended) = oneshot::channel();
-        let made = self.calls.try_send(Call { batches, acks, waiting: Waiting { deadline, tell } });
+        let ongoing = self.counted.begin(ON_STREAM);
+        let made = self.calls.try_send(Call { outgoing, waiting: Waiting { deadline, ongoing, tell } });
         assert!(!matches!(made, Err(TrySendError::Full(_))), "there is room for every call that is unanswered");
         // A task that has ended takes `tell` with it.
         async move { ended.await.unwrap_or_else(|_| Err(Status::unavailable("the task of the stream ended"))) }
@@ -84,12 +95,13 @@ impl ProduceStream {
 
 impl Waiting {
     fn end(self, answered: Answered) {
+        self.ongoing.end(&answered);
         // Whoever made the call may be gone; it was made all the same.
         let _ = self.tell.send(answered);
     }
 }
 
-async fn run(mut stub: BrokerServiceClient<Channel>, mut calls: mpsc::Receiver<Call>) {
+async fn run(mut stub: BrokerServiceClient<Link>, mut calls: mpsc::Receiver<Call>) {
     while let Some(call) = calls.recv().await {
         let (requests, outbound) = mpsc::channel(WINDOW);
         match until(call.waiting.deadline, stub.produce_stream(ReceiverStream::new(outbound))).await {
@@ -110,16 +122,16 @@ async fn run(mut stub: BrokerServiceClient<Channel>, mut calls: mpsc::Receiver<C
 
 /// Makes a call by itself. When this returns, it has its place in the queue of the channel, and waits there in a task of its own;
 /// how its bytes leave beside those of the next one is the transport's business.
-async fn make_alone(mut stub: BrokerServiceClient<Channel>, Call { batches, acks, waiting }: Call) {
-    let Waiting { deadline, mut tell } = waiting;
+async fn make_alone(mut stub: BrokerServiceClient<Link>, Call { outgoing, mut waiting }: Call) {
+    waiting.ongoing.is_of(ALONE);
     let mut call = Box::pin(async move {
         let answered = tokio::select! {
             biased;
-            answered = until(deadline, stub.produce(request(batches, acks))) => answered,
+            answered = until(waiting.deadline, stub.produce(request(outgoing))) => answered,
             // Nobody wants the answer any more.
-            () = tell.closed() => return,
+            () = waiting.tell.closed() => return,
         };
-        let _ = tell.send(answered);
+        waiting.end(answered);
     });
     if poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await.is_pending() {
         tokio::spawn(call);
@@ -134,10 +146,10 @@ async fn exchange(
     mut answers: Streaming<ProduceStreamResponse>,
 ) {
     let mut unanswered = VecDeque::with_capacity(WINDOW);
-    let send = |Call { batches, acks, waiting }, unanswered: &mut VecDeque<Waiting>| {
+    let send = |Call { outgoing, waiting }, unanswered: &mut VecDeque<Waiting>| {
         unanswered.push_back(waiting);
         // There is room for as many as may be unanswered. A stream that has ended says so by its answers.
-        let _ = requests.try_send(ProduceStreamRequest { produce: Some(request(batches, acks)) });
+        let _ = requests.try_send(ProduceStreamRequest { produce: Some(request(outgoing)) });
     };
     send(first, &mut unanswered);
     let status = loop {
@@ -177,5 +189,8 @@ fn read(answer: ProduceStreamResponse) -> Answered {
     }
 }
 
+/// What a call is counted as.
+const ON_STREAM: &str = "/oncelog.v1.BrokerService/ProduceStream";
+const ALONE: &str = "/oncelog.v1.BrokerService/Produce";
 /// Calls that are unanswered on the stream; the broker reads no more. Others wait in the queue.
 const WINDOW: usize = 5;

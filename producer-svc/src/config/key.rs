@@ -65,7 +65,7 @@ impl fmt::Display for Allowed {
             Self::Word(words) => f.write_str(&words.join(", ")),
             Self::Listen => f.write_str("IP:PORT, with port 0 for a free one"),
             Self::ListenOrOff => f.write_str("IP:PORT, or off"),
-            Self::Broker => f.write_str("http://HOST:PORT or HOST:PORT (no TLS)"),
+            Self::Broker => f.write_str("HOST:PORT or http://HOST:PORT, or https://HOST:PORT for TLS"),
             Self::File => f.write_str("the name of a file"),
         }
     }
@@ -151,6 +151,58 @@ pub(crate) const RETRY_BACKOFF_MS: Key = key(
 pub(crate) const RETRY_BACKOFF_MAX_MS: Key =
     key("retry.backoff.max.ms", "1000", Allowed::Whole(1, INT), "Longest pause before a repetition, in milliseconds");
 
+pub(crate) const TLS_CERT: Key = key(
+    "tls.cert",
+    "",
+    Allowed::File,
+    "Certificate for TLS with its chain, in PEM; with it callers' connections are encrypted. All files of security are read again \
+     when they change",
+);
+pub(crate) const TLS_KEY: Key = key("tls.key", "", Allowed::File, "Key of tls.cert, in PEM");
+pub(crate) const TLS_CLIENT_CA: Key = key(
+    "tls.client.ca",
+    "",
+    Allowed::File,
+    "Callers show a certificate that one of these vouches for, in PEM, or a token of tokens.file; others are refused",
+);
+pub(crate) const TOKENS_FILE: Key = key(
+    "tokens.file",
+    "",
+    Allowed::File,
+    "Callers show one of these tokens: a name and a token, or sha256: and its hash, on each line; others are refused",
+);
+pub(crate) const PERMISSIONS_FILE: Key = key(
+    "permissions.file",
+    "",
+    Allowed::File,
+    "Who may do what: a name or *, read,write,administer, and topics on each line; without it whoever is let in may do everything",
+);
+pub(crate) const BROKER_TLS_CA: Key = key(
+    "broker.tls.ca",
+    "",
+    Allowed::File,
+    "Who vouches for an https broker, certificates in PEM; without it, whom this machine trusts",
+);
+pub(crate) const BROKER_TLS_CERT: Key =
+    key("broker.tls.cert", "", Allowed::File, "Certificate with its chain to show to the broker, in PEM");
+pub(crate) const BROKER_TLS_KEY: Key = key("broker.tls.key", "", Allowed::File, "Key of broker.tls.cert, in PEM");
+pub(crate) const BROKER_TOKEN_FILE: Key =
+    key("broker.token.file", "", Allowed::File, "A file with the token to show to the broker, and nothing else");
+pub(crate) const REFLECTION: Key =
+    key("reflection", "true", Allowed::Bool, "Tell callers what can be called (gRPC server reflection)");
+
+pub(crate) const CONNECTION_MAX_AGE_MS: Key = key(
+    "connection.max.age.ms",
+    "1800000",
+    Allowed::Whole(0, 31_536_000_000),
+    "Age at which a connection is asked to end once its calls have, give or take a tenth, in milliseconds; 0: never",
+);
+pub(crate) const DRAIN_WAIT_MS: Key = key(
+    "drain.wait.ms",
+    "0",
+    Allowed::Whole(0, 600_000),
+    "How long a stop goes on serving after it said that it is not ready, so that load balancers see it, in milliseconds",
+);
 pub(crate) const SHUTDOWN_TIMEOUT_MS: Key = key(
     "shutdown.timeout.ms",
     "30000",
@@ -161,7 +213,7 @@ pub(crate) const MAX_CONNECTIONS: Key =
     key("max.connections", "1000", Allowed::Whole(1, 1_000_000), "How many callers may be connected at once");
 
 /// All of them, in the order in which they are told.
-pub(crate) const KEYS: [&Key; 20] = [
+pub(crate) const KEYS: [&Key; 32] = [
     &LISTEN,
     &ADMIN_LISTEN,
     &BOOTSTRAP_SERVERS,
@@ -180,6 +232,18 @@ pub(crate) const KEYS: [&Key; 20] = [
     &MAX_REQUEST_SIZE,
     &RETRY_BACKOFF_MS,
     &RETRY_BACKOFF_MAX_MS,
+    &TLS_CERT,
+    &TLS_KEY,
+    &TLS_CLIENT_CA,
+    &TOKENS_FILE,
+    &PERMISSIONS_FILE,
+    &BROKER_TLS_CA,
+    &BROKER_TLS_CERT,
+    &BROKER_TLS_KEY,
+    &BROKER_TOKEN_FILE,
+    &REFLECTION,
+    &CONNECTION_MAX_AGE_MS,
+    &DRAIN_WAIT_MS,
     &SHUTDOWN_TIMEOUT_MS,
     &MAX_CONNECTIONS,
 ];

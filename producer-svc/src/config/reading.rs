@@ -1,6 +1,6 @@
 //! Finding a setting's value by precedence, and parsing it by its row of the table.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use tonic::transport::Uri;
 
@@ -84,6 +84,12 @@ impl Reading<'_> {
         self.parse(key, |value| words.iter().find(|word| word.eq_ignore_ascii_case(value)).copied())
     }
 
+    /// A file, if there is one.
+    pub(super) fn file(&self, key: &Key) -> Option<PathBuf> {
+        let given = self.layers.find(key).value;
+        (!given.is_empty()).then(|| given.into())
+    }
+
     /// An address to listen on.
     pub(super) fn listen(&mut self, key: &Key) -> Option<SocketAddr> {
         self.parse(key, |value| value.parse().ok())
@@ -132,7 +138,8 @@ pub(super) fn judge_names(path: &str, file: &BTreeMap<String, Property>, problem
             ));
         } else if name == "security.protocol" && !value.trim().eq_ignore_ascii_case("PLAINTEXT") {
             problems.push(format!(
-                "{at}: security.protocol is {value}; allowed: PLAINTEXT, because the way to the broker has no TLS"
+                "{at}: security.protocol is {value}; allowed: PLAINTEXT. For TLS remove it and say bootstrap.servers=https://HOST:PORT \
+                 and broker.tls.ca, for a password broker.token.file"
             ));
         } else if WITHOUT_MEANING.iter().any(|known| name == known || known.ends_with('.') && name.starts_with(known)) {
             warnings.push(format!("{at}: {name} has no meaning here and is ignored"));
@@ -151,7 +158,7 @@ fn told(key: &Key, given: &Given) -> String {
 fn broker_uri(value: &str) -> Option<Uri> {
     let uri: Uri = if value.contains("://") { value.parse().ok()? } else { format!("http://{value}").parse().ok()? };
     let authority = uri.authority()?;
-    let plain = uri.scheme_str() == Some("http") && !authority.as_str().contains('@');
+    let plain = matches!(uri.scheme_str(), Some("http" | "https")) && !authority.as_str().contains('@');
     let complete = !authority.host().is_empty() && authority.port_u16().is_some_and(|port| port != 0);
     let nothing_else = matches!(uri.path(), "" | "/") && uri.query().is_none();
     (plain && complete && nothing_else).then_some(uri)
@@ -173,13 +180,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_broker_address_needs_a_port_and_no_tls() {
-        for good in ["127.0.0.1:1", "broker:50051", "http://broker:50051", "http://[::1]:65535/", "HTTP://b:1"] {
+    fn a_broker_address_needs_a_port_and_no_password() {
+        for good in
+            ["https://broker:50051", "127.0.0.1:1", "broker:50051", "http://broker:50051", "http://[::1]:65535/", "HTTP://b:1"]
+        {
             assert!(broker_uri(good).is_some(), "{good}");
         }
-        for bad in
-            ["", "broker", "broker:", "broker:0", "broker:65536", "https://b:1", "http://u@b:1", "http://b:1/x", "http://b:1?x"]
-        {
+        for bad in [
+            "",
+            "broker",
+            "broker:",
+            "broker:0",
+            "broker:65536",
+            "ftp://b:1",
+            "http://u@b:1",
+            "https://b",
+            "http://b:1/x",
+            "http://b:1?x",
+        ] {
             assert!(broker_uri(bad).is_none(), "{bad}");
         }
     }

@@ -2,14 +2,17 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use oncelog_edge::security::{self, dial};
 use oncelog_proto::{Compression, v1::Acks};
 use tonic::transport::Uri;
 
 use super::{
     key::{
-        ACKS, ADMIN_LISTEN, BATCH_SIZE, BOOTSTRAP_SERVERS, BUFFER_MEMORY, COMPRESSION_TYPE, DELIVERY_TIMEOUT_MS,
-        ENABLE_IDEMPOTENCE, KEYS, Key, LINGER_MS, LISTEN, MAX_BLOCK_MS, MAX_CONNECTIONS, MAX_IN_FLIGHT, MAX_REQUEST_SIZE,
-        REQUEST_TIMEOUT_MS, RETRIES, RETRY_BACKOFF_MAX_MS, RETRY_BACKOFF_MS, SHUTDOWN_TIMEOUT_MS,
+        ACKS, ADMIN_LISTEN, BATCH_SIZE, BOOTSTRAP_SERVERS, BROKER_TLS_CA, BROKER_TLS_CERT, BROKER_TLS_KEY, BROKER_TOKEN_FILE,
+        BUFFER_MEMORY, COMPRESSION_TYPE, CONNECTION_MAX_AGE_MS, DELIVERY_TIMEOUT_MS, DRAIN_WAIT_MS, ENABLE_IDEMPOTENCE, KEYS,
+        Key, LINGER_MS, LISTEN, MAX_BLOCK_MS, MAX_CONNECTIONS, MAX_IN_FLIGHT, MAX_REQUEST_SIZE, PERMISSIONS_FILE, REFLECTION,
+        REQUEST_TIMEOUT_MS, RETRIES, RETRY_BACKOFF_MAX_MS, RETRY_BACKOFF_MS, SHUTDOWN_TIMEOUT_MS, TLS_CERT, TLS_CLIENT_CA,
+        TLS_KEY, TOKENS_FILE,
     },
     reading::Reading,
 };
@@ -52,6 +55,16 @@ pub struct Settings {
     pub retry_backoff: Duration,
     /// `retry.backoff.max.ms`.
     pub retry_backoff_max: Duration,
+    /// `tls.cert`, `tls.key`, `tls.client.ca`, `tokens.file` and `permissions.file`.
+    pub security: security::Files,
+    /// `broker.tls.ca`, `broker.tls.cert`, `broker.tls.key` and `broker.token.file`.
+    pub broker_security: dial::Files,
+    /// `reflection`.
+    pub reflection: bool,
+    /// `connection.max.age.ms`; zero: never.
+    pub connection_max_age: Duration,
+    /// `drain.wait.ms`.
+    pub drain_wait: Duration,
     /// `shutdown.timeout.ms`.
     pub shutdown_timeout: Duration,
     /// `max.connections`.
@@ -121,6 +134,22 @@ impl Settings {
         let max_request_size = reading.size(&MAX_REQUEST_SIZE);
         let retry_backoff = reading.millis(&RETRY_BACKOFF_MS);
         let retry_backoff_max = reading.millis(&RETRY_BACKOFF_MAX_MS);
+        let security = security::Files {
+            cert: reading.file(&TLS_CERT),
+            key: reading.file(&TLS_KEY),
+            client_ca: reading.file(&TLS_CLIENT_CA),
+            tokens: reading.file(&TOKENS_FILE),
+            permissions: reading.file(&PERMISSIONS_FILE),
+        };
+        let broker_security = dial::Files {
+            ca: reading.file(&BROKER_TLS_CA),
+            cert: reading.file(&BROKER_TLS_CERT),
+            key: reading.file(&BROKER_TLS_KEY),
+            token: reading.file(&BROKER_TOKEN_FILE),
+        };
+        let reflection = reading.flag(&REFLECTION);
+        let connection_max_age = reading.millis(&CONNECTION_MAX_AGE_MS);
+        let drain_wait = reading.millis(&DRAIN_WAIT_MS);
         let shutdown_timeout = reading.millis(&SHUTDOWN_TIMEOUT_MS);
         let max_connections = reading.size(&MAX_CONNECTIONS);
 
@@ -168,6 +197,32 @@ impl Settings {
         at_most(&MAX_REQUEST_SIZE, &BUFFER_MEMORY, max_request_size.zip(buffer_memory).map(|(a, b)| a <= b));
         at_most(&RETRY_BACKOFF_MS, &RETRY_BACKOFF_MAX_MS, retry_backoff.zip(retry_backoff_max).map(|(a, b)| a <= b));
 
+        let names = security::Names {
+            cert: TLS_CERT.name,
+            key: TLS_KEY.name,
+            client_ca: TLS_CLIENT_CA.name,
+            tokens: TOKENS_FILE.name,
+            permissions: PERMISSIONS_FILE.name,
+        };
+        reading.problems.extend(security.conflicts(&names));
+        let is_tls = broker.as_ref().is_none_or(|broker| broker.scheme_str() == Some("https"));
+        let mut conflict = |found: bool, of: &[&Key], rule: &str| {
+            if found {
+                let told: Vec<_> = of.iter().map(|key| reading.told(key)).collect();
+                reading.problems.push(format!("{}: {rule}", told.join(", but ")));
+            }
+        };
+        let dial::Files { ca, cert, key, .. } = &broker_security;
+        let pair = "a certificate and its key belong together; give both, or neither";
+        conflict(cert.is_some() != key.is_some(), &[&BROKER_TLS_CERT, &BROKER_TLS_KEY], pair);
+        for (file, key) in [(ca, &BROKER_TLS_CA), (cert, &BROKER_TLS_CERT)] {
+            conflict(
+                file.is_some() && !is_tls,
+                &[key, &BOOTSTRAP_SERVERS],
+                "the way to the broker has TLS if its address begins with https://",
+            );
+        }
+
         let effective = KEYS.iter().map(|key| {
             let given = reading.layers.find(key);
             Effective { name: key.name, value: given.value, source: given.source.to_string() }
@@ -192,6 +247,11 @@ impl Settings {
             max_request_size: max_request_size?,
             retry_backoff: retry_backoff?,
             retry_backoff_max: retry_backoff_max?,
+            security,
+            broker_security,
+            reflection: reflection?,
+            connection_max_age: connection_max_age?,
+            drain_wait: drain_wait?,
             shutdown_timeout: shutdown_timeout?,
             max_connections: max_connections?,
         })

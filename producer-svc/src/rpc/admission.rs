@@ -6,8 +6,12 @@
 
 use std::{pin::pin, time::Duration};
 
+use oncelog_edge::{
+    security::{access::Rights, permissions::Operation},
+    trace::Tracer,
+};
 use oncelog_proto::{
-    ErrorCode, Fault, PartitionIndex, TopicName,
+    ErrorCode, Fault, PartitionIndex, TopicName, TraceContext,
     record_set::{MAX_HEADER_KEY_BYTES, MAX_HEADERS, RecordSetEncoder},
     v1::{Record, SendRequest},
 };
@@ -16,6 +20,7 @@ use tokio::{
     time::Instant,
 };
 
+use super::stamp::{StampLimits, stamp};
 use crate::{
     broker_client::BrokerClient,
     buffer::Buffer,
@@ -23,6 +28,7 @@ use crate::{
     driver::{HandOver, Prepared},
     session::{RecordOutcome, record_cost},
     topics::Topics,
+    traces::TracedRecords,
 };
 
 /// Lets requests in. Cheap to clone.
@@ -33,6 +39,7 @@ pub(crate) struct Admission {
     inbox: mpsc::Sender<HandOver>,
     max_request_size: usize,
     max_block: Duration,
+    tracer: Tracer,
 }
 
 /// A request that is right in itself.
@@ -45,8 +52,20 @@ pub(crate) struct Checked {
 
 impl Admission {
     /// Hands over to `inbox`.
-    pub(crate) fn new(settings: &Settings, topics: Topics<BrokerClient>, buffer: Buffer, inbox: mpsc::Sender<HandOver>) -> Self {
-        Self { topics, buffer, inbox, max_request_size: settings.max_request_size, max_block: settings.max_block }
+    pub(crate) fn new(
+        settings: &Settings,
+        topics: Topics<BrokerClient>,
+        buffer: Buffer,
+        inbox: mpsc::Sender<HandOver>,
+        tracer: Tracer,
+    ) -> Self {
+        let (max_request_size, max_block) = (settings.max_request_size, settings.max_block);
+        Self { topics, buffer, inbox, max_request_size, max_block, tracer }
+    }
+
+    /// Records requests of a stream, each of which is in a trace of its own.
+    pub(crate) fn tracer(&self) -> &Tracer {
+        &self.tracer
     }
 
     /// Largest message of a caller: room for several records of the largest size, and at least gRPC's usual 4 MiB. A larger
@@ -58,19 +77,34 @@ impl Admission {
     /// Hands the records of a request over to the session, and tells where their outcomes will be told.
     ///
     /// # Errors
-    /// Nothing was handed over: the request is wrong, its topic or partition does not exist, too much is waiting already, or
+    /// Nothing was handed over: the request is wrong, its caller may not write to its topic, its topic or partition does not exist, too much is waiting already, or
     /// `max.block.ms` passed before the broker told its partitions or memory was free.
-    pub(crate) async fn admit(&self, request: SendRequest) -> Result<oneshot::Receiver<Vec<RecordOutcome>>, Fault> {
-        let prepared = self.prepare(request).await?;
+    pub(crate) async fn admit(
+        &self,
+        request: SendRequest,
+        rights: &Rights,
+        trace: Option<TraceContext>,
+    ) -> Result<oneshot::Receiver<Vec<RecordOutcome>>, Fault> {
+        let prepared = self.prepare(request, rights, trace).await?;
         self.hand_over(prepared).await
     }
 
-    /// Checks a request and waits for all that it needs.
+    /// Checks a request and waits for all that it needs. If it is in a trace, so are its records from here on.
     ///
     /// # Errors
     /// As [`Self::admit`].
-    pub(crate) async fn prepare(&self, request: SendRequest) -> Result<Prepared, Fault> {
-        let Checked { topic, partition, cost } = check(&request, self.max_request_size)?;
+    pub(crate) async fn prepare(
+        &self,
+        mut request: SendRequest,
+        rights: &Rights,
+        trace: Option<TraceContext>,
+    ) -> Result<Prepared, Fault> {
+        let Checked { topic, partition, mut cost } = check(&request, self.max_request_size)?;
+        rights.check(Operation::Write, &topic)?;
+        let traced = trace.map(|context| TracedRecords { first: 0, count: request.records.len(), context });
+        if let Some(context) = trace {
+            cost = stamp(&mut request.records, context, self.stamp_limits(cost));
+        }
         // One time for both waits (C51).
         let deadline = Instant::now() + self.max_block;
         let waits = async {
@@ -94,22 +128,32 @@ impl Admission {
             () = self.inbox.closed() => return Err(ending()),
         };
         let records = request.records.into_iter().map(|record| (partition, record)).collect();
-        Ok(Prepared { topic, count, records, reserved })
+        Ok(Prepared { topic, count, records, reserved, traced: traced.into_iter().collect() })
     }
 
-    /// Puts the records of a request behind those of earlier ones, to be handed over with them, if it goes to the same topic and
-    /// need not wait for anything.
+    /// Puts the records of a request behind those of earlier ones of the same caller, to be handed over with them, if it goes to the
+    /// same topic, which the caller may write to, and need not wait for anything.
     ///
     /// # Errors
     /// The request, as it came: it has to be prepared by itself, or there is something wrong with it.
-    pub(crate) fn join(&self, earlier: &mut Prepared, request: SendRequest) -> Result<(), SendRequest> {
+    pub(crate) fn join(
+        &self,
+        earlier: &mut Prepared,
+        mut request: SendRequest,
+        trace: Option<TraceContext>,
+    ) -> Result<(), SendRequest> {
         let Ok(partition) = request.partition.map(PartitionIndex::new).transpose() else { return Err(request) };
         if request.topic != earlier.topic.as_str() || partition.is_some_and(|partition| !earlier.count.contains(partition)) {
             return Err(request);
         }
-        let Ok(cost) = check_records(&request.records, self.max_request_size) else { return Err(request) };
+        let Ok(mut cost) = check_records(&request.records, self.max_request_size) else { return Err(request) };
+        if let Some(context) = trace {
+            cost = stamp(&mut request.records, context, self.stamp_limits(cost));
+        }
         let Some(reserved) = self.buffer.try_reserve(cost) else { return Err(request) };
         earlier.reserved.add(reserved);
+        let (first, count) = (earlier.records.len(), request.records.len());
+        earlier.traced.extend(trace.map(|context| TracedRecords { first, count, context }));
         earlier.records.extend(request.records.into_iter().map(|record| (partition, record)));
         Ok(())
     }
@@ -122,6 +166,11 @@ impl Admission {
         let (outcomes, receiver) = oneshot::channel();
         self.inbox.send(HandOver { prepared, outcomes }).await.map_err(|_| ending())?;
         Ok(receiver)
+    }
+
+    /// What a request of this `cost` may become by its trace.
+    fn stamp_limits(&self, cost: usize) -> StampLimits {
+        StampLimits { record: self.max_request_size, cost, most: self.buffer.capacity() }
     }
 
     /// Is nothing more let in?

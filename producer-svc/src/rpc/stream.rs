@@ -11,21 +11,28 @@
 
 use std::{
     future::poll_fn,
-    mem,
+    iter, mem,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
     vec,
 };
 
-use oncelog_edge::in_order::InOrder;
+use oncelog_edge::{
+    in_order::InOrder,
+    metrics::calls::{is_server_failure, status_name},
+    names,
+    security::access::Rights,
+    trace::Span,
+};
 use oncelog_proto::{
     ErrorCode, Fault,
+    trace::Traceparent,
     v1::{SendRequest, SendStreamRequest, SendStreamResponse, send_stream_response::Outcome},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_stream::Stream;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use super::{
     admission::Admission,
@@ -34,10 +41,10 @@ use super::{
 use crate::{driver::Prepared, session::RecordOutcome};
 
 /// Serves one stream.
-pub(super) fn serve(admission: Admission, requests: Streaming<SendStreamRequest>) -> Answers {
+pub(super) fn serve(admission: Admission, rights: Rights, requests: Streaming<SendStreamRequest>) -> Answers {
     // Each request takes at least one record's room, and the end of the stream a place of its own.
     let (pending, queue) = mpsc::channel(MAX_RECORDS + 1);
-    let intake = Intake { admission, room: Arc::new(Semaphore::new(MAX_RECORDS)), pending, group: None };
+    let intake = Intake { admission, rights, room: Arc::new(Semaphore::new(MAX_RECORDS)), pending, group: None };
     tokio::spawn(intake.run(requests));
     Answers { queue: InOrder::new(queue), told: None }
 }
@@ -45,6 +52,8 @@ pub(super) fn serve(admission: Admission, requests: Streaming<SendStreamRequest>
 /// What takes in the requests of one stream. It asks for the next only when the one before is paid for, or refused.
 struct Intake {
     admission: Admission,
+    /// What the caller may do. The stream may outlive what the caller showed.
+    rights: Rights,
     /// How many more records may be unanswered.
     room: Arc<Semaphore>,
     pending: mpsc::Sender<Result<Pending, Status>>,
@@ -57,8 +66,13 @@ struct Group {
     prepared: Prepared,
     /// How many records each has.
     counts: Vec<usize>,
+    /// Of those that are in a trace.
+    spans: Spans,
     room: OwnedSemaphorePermit,
 }
+
+/// The spans of some requests, each with the place of its request, in order. Empty, and without memory, if none is in a trace.
+type Spans = Vec<(usize, Span)>;
 
 /// The requests have ended, or nobody wants answers any more.
 struct Over;
@@ -88,13 +102,17 @@ impl Intake {
                     () = &mut ended => Some(Err(ending())),
                 }
             };
+            let next = match self.rights.still_hold() {
+                Err(fault) if matches!(next, Some(Ok(_))) => Some(Err(fault.to_status())),
+                _ => next,
+            };
             let taken = match next {
                 Some(Ok(request)) => tokio::select! {
                     biased;
                     taken = self.take(request) => taken,
                     () = &mut unwanted => return,
                 },
-                // A message that cannot be decoded leaves nothing to read on from.
+                // A message that cannot be decoded leaves nothing to read on from, and whoever is no longer known says nothing more.
                 Some(Err(status)) => self.end(Some(status)).await,
                 None => self.end(None).await,
             };
@@ -105,14 +123,18 @@ impl Intake {
     }
 
     async fn take(&mut self, request: SendStreamRequest) -> Result<(), Over> {
-        let SendStreamRequest { topic, partition, records, traceparent: _ } = request;
-        if let Err(alone) = self.join(SendRequest { topic, partition, records }) {
+        let SendStreamRequest { topic, partition, records, traceparent } = request;
+        let span = self.span(&traceparent);
+        if let Err((alone, span)) = self.join(SendRequest { topic, partition, records }, span) {
             self.hand_over().await?;
             let count = alone.records.len();
             let room = Arc::clone(&self.room).acquire_many_owned(share(count)).await.expect("the semaphore is never closed");
-            match self.admission.prepare(alone).await {
-                Ok(prepared) => self.group = Some(Group { prepared, counts: vec![count], room }),
-                Err(fault) => self.tell(Err(fault), vec![count], room).await?,
+            let prepared = self.admission.prepare(alone, &self.rights, span.context()).await;
+            let (counts, mut spans) = (vec![count], Spans::new());
+            keep(&mut spans, 0, span);
+            match prepared {
+                Ok(prepared) => self.group = Some(Group { prepared, counts, spans, room }),
+                Err(fault) => self.tell(Err(fault), counts, spans, room).await?,
             }
         }
         if self.group.as_ref().is_some_and(|group| group.prepared.reserved.bytes() >= GROUP_BYTES) {
@@ -130,25 +152,52 @@ impl Intake {
         Err(Over)
     }
 
+    /// Begins the span of a request. One without a context of its own begins a trace: the stream's would never end.
+    fn span(&self, traceparent: &str) -> Span {
+        let tracer = self.admission.tracer();
+        if !tracer.is_on() {
+            return Span::none();
+        }
+        let mut span = tracer.serve(SEND_STREAM, Traceparent::parse(traceparent));
+        span.set(names::RPC_SYSTEM, names::GRPC);
+        span.set(names::RPC_METHOD, SEND_STREAM);
+        span
+    }
+
     /// Puts a request to those before it, or gives it back if it has to be admitted by itself.
-    fn join(&mut self, request: SendRequest) -> Result<(), SendRequest> {
+    fn join(&mut self, request: SendRequest, span: Span) -> Result<(), (SendRequest, Span)> {
         let count = request.records.len();
-        let Some(group) = &mut self.group else { return Err(request) };
-        let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(share(count)) else { return Err(request) };
-        self.admission.join(&mut group.prepared, request)?;
+        let Some(group) = &mut self.group else { return Err((request, span)) };
+        let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(share(count)) else { return Err((request, span)) };
+        if let Err(request) = self.admission.join(&mut group.prepared, request, span.context()) {
+            return Err((request, span));
+        }
+        keep(&mut group.spans, group.counts.len(), span);
         group.counts.push(count);
         group.room.merge(room);
         Ok(())
     }
 
     async fn hand_over(&mut self) -> Result<(), Over> {
-        let Some(Group { prepared, counts, room }) = self.group.take() else { return Ok(()) };
+        let Some(Group { prepared, counts, spans, room }) = self.group.take() else { return Ok(()) };
         let outcomes = self.admission.hand_over(prepared).await;
-        self.tell(outcomes, counts, room).await
+        self.tell(outcomes, counts, spans, room).await
     }
 
-    async fn tell(&self, outcomes: Result<Outcomes, Fault>, counts: Vec<usize>, room: OwnedSemaphorePermit) -> Result<(), Over> {
-        self.pending.send(Ok(Pending { outcomes, counts, room })).await.map_err(|_| Over)
+    async fn tell(
+        &self,
+        outcomes: Result<Outcomes, Fault>,
+        counts: Vec<usize>,
+        spans: Spans,
+        room: OwnedSemaphorePermit,
+    ) -> Result<(), Over> {
+        self.pending.send(Ok(Pending { outcomes, counts, spans, room })).await.map_err(|_| Over)
+    }
+}
+
+fn keep(spans: &mut Spans, place: usize, span: Span) {
+    if span.is_recorded() {
+        spans.push((place, span));
     }
 }
 
@@ -169,6 +218,7 @@ type Outcomes = oneshot::Receiver<Vec<RecordOutcome>>;
 struct Pending {
     outcomes: Result<Outcomes, Fault>,
     counts: Vec<usize>,
+    spans: Spans,
     room: OwnedSemaphorePermit,
 }
 
@@ -179,7 +229,8 @@ struct Told {
     outcomes: Result<Option<Vec<RecordOutcome>>, Fault>,
     /// How many of the outcomes were answered.
     answered: usize,
-    counts: vec::IntoIter<usize>,
+    counts: iter::Enumerate<vec::IntoIter<usize>>,
+    spans: vec::IntoIter<(usize, Span)>,
     /// Kept until the transport has taken the last of the answers.
     _room: OwnedSemaphorePermit,
 }
@@ -194,7 +245,8 @@ impl Future for Pending {
             Err(fault) => Err(fault.clone()),
         };
         let room = this.room.split(this.room.num_permits()).expect("all of them are there");
-        Poll::Ready(Told { outcomes, answered: 0, counts: mem::take(&mut this.counts).into_iter(), _room: room })
+        let (counts, spans) = (mem::take(&mut this.counts).into_iter().enumerate(), mem::take(&mut this.spans).into_iter());
+        Poll::Ready(Told { outcomes, answered: 0, counts, spans, _room: room })
     }
 }
 
@@ -203,7 +255,7 @@ impl Iterator for Told {
 
     /// The answer to the next request.
     fn next(&mut self) -> Option<SendStreamResponse> {
-        let count = self.counts.next()?;
+        let (place, count) = self.counts.next()?;
         let its = self.answered..self.answered + count;
         self.answered = its.end;
         let answer = match &self.outcomes {
@@ -214,7 +266,22 @@ impl Iterator for Told {
             Ok(sent) => Outcome::Sent(sent),
             Err(failure) => Outcome::Failed(failure.to_proto()),
         };
+        if self.spans.as_slice().first().is_some_and(|(its, _)| *its == place) {
+            self.spans.next().into_iter().for_each(|(_, span)| end(span, &outcome));
+        }
         Some(SendStreamResponse { outcome: Some(outcome) })
+    }
+}
+
+/// Ends the span of a request that was answered.
+fn end(mut span: Span, outcome: &Outcome) {
+    let status = match outcome {
+        Outcome::Sent(_) => Code::Ok,
+        Outcome::Failed(failure) => Code::from_i32(failure.code),
+    };
+    span.set(names::RPC_STATUS, status_name(status));
+    if is_server_failure(status) {
+        span.fail(status_name(status));
     }
 }
 
@@ -246,5 +313,7 @@ impl Stream for Answers {
 /// What a group takes of `buffer.memory` when nobody joins it any more: some hundred records of a hundred bytes. What company saves
 /// it has saved by then, and larger requests gain nothing by it.
 const GROUP_BYTES: usize = 32 << 10;
+/// What a request is called.
+const SEND_STREAM: &str = "oncelog.v1.ProducerService/SendStream";
 /// Records of one stream that are not answered yet. A request counts as one at least.
 const MAX_RECORDS: usize = 1 << 16;

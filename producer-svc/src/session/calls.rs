@@ -80,6 +80,11 @@ impl Calls {
         id
     }
 
+    /// A call that has not ended.
+    pub(super) fn get(&self, id: CallId) -> Option<&Call> {
+        self.outstanding.get(&id)
+    }
+
     /// A call ended. None if it is not known.
     pub(super) fn end(&mut self, id: CallId) -> Option<Call> {
         self.outstanding.remove(&id)

@@ -55,7 +55,7 @@ use std::{collections::VecDeque, time::Duration};
 use oncelog_proto::Monotonic;
 
 pub use crate::accumulator::record_cost;
-use crate::accumulator::{Batch, ReadyRule};
+use crate::accumulator::{Batch, ReadyRule, Share};
 use backoff::Backoff;
 use calls::Calls;
 pub use config::SessionConfig;
@@ -84,6 +84,7 @@ pub struct Session {
     refused_topics: RefusedTopics,
     backoff: Backoff,
     actions: VecDeque<Action>,
+    counts: Counts,
 }
 
 impl Session {
@@ -107,6 +108,7 @@ impl Session {
             refused_topics: RefusedTopics::default(),
             backoff: Backoff::new(config.retry_backoff, config.retry_backoff_max, seed),
             actions: VecDeque::new(),
+            counts: Counts::default(),
             config,
         };
         session.shake_hands();
@@ -151,6 +153,18 @@ impl Session {
     /// told "unknown".
     pub fn is_idle(&self) -> bool {
         self.sends.is_empty() && self.actions.is_empty()
+    }
+
+    /// What happened so far.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Whose records the batch at this place of an outstanding call holds; none once its outcome is known.
+    pub(crate) fn shares(&self, call: CallId, index: usize) -> &[Share] {
+        let carried = self.calls.get(call).and_then(|call| call.batches.get(index));
+        let batch = carried.and_then(|carried| self.lanes.get(carried.lane)?.window.batch(carried.base));
+        batch.map_or(&[], Batch::shares)
     }
 
     /// Fails what a partition has queued if its topic is refused.

@@ -95,6 +95,7 @@ impl Session {
                     return false;
                 }
                 slot.hand_over(call);
+                self.counts.resends += 1;
                 (base, bytes, company)
             }
             Next::New => {
@@ -103,6 +104,7 @@ impl Session {
                     return false;
                 }
                 let batch = lane.accumulator.take().expect("the queue has a batch");
+                self.counts.batches += 1;
                 (lane.window.tag(batch, call), bytes, usize::MAX)
             }
             Next::At(_) | Next::Nothing => {

@@ -252,3 +252,12 @@ pub enum RecordOutcome {
     /// In the log at most once; nobody knows.
     Unknown,
 }
+
+/// How many of what happened, for the metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Batches that were handed over for the first time.
+    pub batches: u64,
+    /// Batches that were handed over again.
+    pub resends: u64,
+}

@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use oncelog_edge::in_order::InOrder;
+use oncelog_edge::{in_order::InOrder, telemetry::Telemetry};
 use oncelog_proto::{
     ErrorCode, Fault, PackedBatch,
     v1::{
@@ -271,7 +271,7 @@ pub(crate) async fn producer(broker: SocketAddr, settings: &[(&str, &str)]) -> (
     let config =
         Config::default().listen(([127, 0, 0, 1], 0).into()).broker(broker).admin_listen(Some(([127, 0, 0, 1], 0).into()));
     let config = settings.iter().fold(config, |config, (name, value)| config.with(name, value));
-    let producer = Producer::start(config).await.expect("starts");
+    let producer = Producer::start(config, Telemetry::off()).await.expect("starts");
     let client = client(&producer).await;
     (producer, client)
 }

@@ -20,6 +20,7 @@ mod unpacked;
 
 use std::collections::VecDeque;
 
+use oncelog_edge::security::{access::Rights, permissions::Operation};
 use oncelog_proto::{ErrorCode, Fault, Offset, TopicPartition, v1};
 pub(crate) use response::Responses;
 use response::{RESPONSE_BYTES, Response, bytes_of, bytes_of_batch};
@@ -46,6 +47,8 @@ pub(super) struct Serving {
     pub(super) room: Room,
     /// Turns true when the broker is about to end: then no stream goes on.
     pub(super) draining: watch::Receiver<bool>,
+    /// What the caller may do: asked again for each response, as a stream may outlive it.
+    pub(super) rights: Rights,
 }
 
 /// Opens a stream. It holds `place` until it ends.
@@ -56,6 +59,7 @@ pub(super) async fn open(
     place: OwnedSemaphorePermit,
 ) -> Result<Responses, Fault> {
     let name = TopicPartition::parse(&request.topic, request.partition)?;
+    serving.rights.check(Operation::Read, &name.topic)?;
     let remaining = match request.max_records {
         None => u64::MAX,
         Some(most) => u64::try_from(most)
@@ -63,7 +67,7 @@ pub(super) async fn open(
             .filter(|most| *most > 0)
             .ok_or_else(|| invalid(format!("max_records is {most}; allowed is 1 and more, or leave it out for no limit")))?,
     };
-    let (partition, tail) = match owner.ask(Request::Locate(name.clone()), owner.reserve(SMALL_REQUEST_BYTES)?).await? {
+    let (partition, tail) = match owner.ask(None, Request::Locate(name.clone()), owner.reserve(SMALL_REQUEST_BYTES)?).await? {
         Told::Tail(partition, tail) => (partition, tail),
         Told::Answer(Answer::Refused(fault)) => return Err(fault),
         Told::Answer(_) => return Err(mismatch()),
@@ -147,6 +151,8 @@ impl Reading {
 
     /// Looks where the log ends now.
     fn look(&mut self) -> Result<(), Fault> {
+        self.serving.rights.still_hold()?;
+        self.serving.rights.check(Operation::Read, &self.name.topic)?;
         self.tail.mark_unchanged();
         self.ends = ends_of(&self.tail, &self.name)?;
         if self.next < self.ends.start {
@@ -391,7 +397,7 @@ mod tests {
         let (send, ready) = mpsc::channel(RESPONSES_AHEAD);
         let workers = Workers::Tasks(Arc::new(SimDisk::new()));
         let reading = Reading {
-            serving: Serving { reader: journal.reader(), workers, room: Room::default(), draining },
+            serving: Serving { reader: journal.reader(), workers, room: Room::default(), draining, rights: Rights::unlimited() },
             name: TopicPartition { topic: TopicName::parse("t").expect("allowed"), partition: PartitionIndex::MIN },
             partition: PARTITION,
             ends: Ends { start: Offset::ZERO, end: offset(end) },

@@ -1,0 +1,304 @@
+//! Which of OpenTelemetry's variables ask for what, and the exporters.
+//!
+//! Something is exported if `OTEL_EXPORTER_OTLP_ENDPOINT` or the one of its kind (`OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`,
+//! `OTEL_EXPORTER_OTLP_METRICS_ENDPOINT`) says where to, or `OTEL_TRACES_EXPORTER` or `OTEL_METRICS_EXPORTER` is `otlp`. Nothing is by
+//! default: a service that nobody watches should not look for a collector. Certificates are read here. All else is read by
+//! OpenTelemetry's own libraries: headers, timeouts, compression, the sampler, the limits of batches and spans, the resource. What is
+//! asked for and not offered stops the start: a service that is thought to be watched should be.
+
+use std::{fs, time::Duration};
+
+use anyhow::{Context, bail, ensure};
+use opentelemetry::{
+    KeyValue,
+    metrics::{Meter, MeterProvider},
+    trace::TracerProvider,
+};
+use opentelemetry_otlp::{
+    MetricExporter, SpanExporter, WithTonicConfig,
+    tonic_types::transport::{Certificate, ClientTlsConfig, Identity},
+};
+use opentelemetry_sdk::{
+    Resource,
+    metrics::SdkMeterProvider,
+    trace::{self, SdkTracerProvider},
+};
+
+use crate::{
+    machine,
+    trace::{DrawnIds, HeadSampler, Tracer},
+};
+
+/// What exports.
+#[derive(Debug)]
+pub(super) struct Providers {
+    traces: Option<(SdkTracerProvider, HeadSampler)>,
+    metrics: Option<SdkMeterProvider>,
+}
+
+/// Reads a variable.
+type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Wanted {
+    traces: bool,
+    metrics: bool,
+}
+
+/// The exporters that the variables ask for.
+pub(super) fn providers(service: &'static str, env: Env<'_>) -> anyhow::Result<Option<Providers>> {
+    let wanted = Wanted::read(env)?;
+    if wanted == (Wanted { traces: false, metrics: false }) {
+        return Ok(None);
+    }
+    let resource = Resource::builder().with_attributes(unsaid(service, env)?).build();
+    let traces = wanted.traces.then(|| {
+        let exporter = SpanExporter::builder().with_tonic();
+        let exporter = match tls(env, "TRACES")? {
+            Some(tls) => exporter.with_tls_config(tls),
+            None => exporter,
+        };
+        let exporter = exporter.build().context("the exporter of traces")?;
+        // As the variables have it.
+        let sampler = trace::Config::default().sampler;
+        let head = HeadSampler::new(sampler.clone());
+        let provider = SdkTracerProvider::builder().with_sampler(sampler).with_id_generator(DrawnIds);
+        anyhow::Ok((provider.with_resource(resource.clone()).with_batch_exporter(exporter).build(), head))
+    });
+    let metrics = wanted.metrics.then(|| {
+        let exporter = MetricExporter::builder().with_tonic();
+        let exporter = match tls(env, "METRICS")? {
+            Some(tls) => exporter.with_tls_config(tls),
+            None => exporter,
+        };
+        let exporter = exporter.build().context("the exporter of metrics")?;
+        anyhow::Ok(SdkMeterProvider::builder().with_resource(resource.clone()).with_periodic_exporter(exporter).build())
+    });
+    Ok(Some(Providers { traces: traces.transpose()?, metrics: metrics.transpose()? }))
+}
+
+/// What the variables do not say of the process. Numbers of two processes that say the same of themselves would be taken for those of
+/// one, so each has an id of its own.
+fn unsaid(service: &'static str, env: Env<'_>) -> anyhow::Result<Vec<KeyValue>> {
+    let said = set(env, "OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
+    let is_said = |key: &str| {
+        let is_named = key == "service.name" && set(env, "OTEL_SERVICE_NAME").is_some();
+        is_named || said.split(',').any(|pair| pair.split('=').next().is_some_and(|said| said.trim() == key))
+    };
+    let instance = format!("{:016x}{:016x}", machine::random()?, machine::random()?);
+    let own = [
+        ("service.name", service.to_owned()),
+        ("service.version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("service.instance.id", instance),
+    ];
+    let unsaid = own.into_iter().filter(|(key, _)| !is_said(key));
+    Ok(unsaid.map(|(key, value)| KeyValue::new(key, value)).collect())
+}
+
+/// The certificates that the variables name; those for a kind of telemetry count for more than those for all.
+fn tls(env: Env<'_>, kind: &str) -> anyhow::Result<Option<ClientTlsConfig>> {
+    let read = |what: &str| {
+        let names = [format!("OTEL_EXPORTER_OTLP_{kind}_{what}"), format!("OTEL_EXPORTER_OTLP_{what}")];
+        let said = names.into_iter().find_map(|name| set(env, &name).map(|path| (name, path)));
+        said.map(|(name, path)| fs::read(&path).with_context(|| format!("{name} is {path:?}, which cannot be read"))).transpose()
+    };
+    let identity = match (read("CLIENT_CERTIFICATE")?, read("CLIENT_KEY")?) {
+        (Some(certificate), Some(key)) => Some(Identity::from_pem(certificate, key)),
+        (None, None) => None,
+        (Some(_), None) => {
+            bail!("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE is set and OTEL_EXPORTER_OTLP_CLIENT_KEY is not: set both")
+        }
+        (None, Some(_)) => {
+            bail!("OTEL_EXPORTER_OTLP_CLIENT_KEY is set and OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE is not: set both")
+        }
+    };
+    let authority = read("CERTIFICATE")?.map(Certificate::from_pem);
+    if authority.is_none() && identity.is_none() {
+        return Ok(None);
+    }
+    let tls = match authority {
+        Some(authority) => ClientTlsConfig::new().ca_certificate(authority),
+        None => ClientTlsConfig::new().with_enabled_roots(),
+    };
+    Ok(Some(match identity {
+        Some(identity) => tls.identity(identity),
+        None => tls,
+    }))
+}
+
+impl Wanted {
+    fn read(env: Env<'_>) -> anyhow::Result<Self> {
+        if set(env, "OTEL_SDK_DISABLED").is_some_and(|said| said.eq_ignore_ascii_case("true")) {
+            return Ok(Self { traces: false, metrics: false });
+        }
+        if let Some(other) = set(env, "OTEL_LOGS_EXPORTER").filter(|said| !["none", "console"].contains(&said.as_str())) {
+            bail!("OTEL_LOGS_EXPORTER is {other:?}; the log is on stderr and goes nowhere else: none, or console");
+        }
+        if let Some(other) = set(env, "OTEL_PROPAGATORS").filter(|said| !said.split(',').any(|one| one.trim() == "tracecontext"))
+        {
+            bail!("OTEL_PROPAGATORS is {other:?}; what is offered is tracecontext");
+        }
+        let wanted = Self { traces: Self::kind(env, "TRACES")?, metrics: Self::kind(env, "METRICS")? };
+        if wanted.traces {
+            check_sampler(env)?;
+        }
+        Ok(wanted)
+    }
+
+    fn kind(env: Env<'_>, kind: &str) -> anyhow::Result<bool> {
+        let endpoint =
+            set(env, "OTEL_EXPORTER_OTLP_ENDPOINT").or_else(|| set(env, &format!("OTEL_EXPORTER_OTLP_{kind}_ENDPOINT")));
+        let name = format!("OTEL_{kind}_EXPORTER");
+        let is_wanted = match set(env, &name).as_deref() {
+            None => endpoint.is_some(),
+            Some("otlp") => true,
+            Some("none") => false,
+            // It is served on the admin port in any case.
+            Some("prometheus") if kind == "METRICS" => false,
+            Some(other) => bail!("{name} is {other:?}; what is offered is otlp, and none"),
+        };
+        if is_wanted {
+            let own = format!("OTEL_EXPORTER_OTLP_{kind}_PROTOCOL");
+            for name in [own.as_str(), "OTEL_EXPORTER_OTLP_PROTOCOL"] {
+                if let Some(protocol) = set(env, name) {
+                    ensure!(
+                        protocol == "grpc",
+                        "{name} is {protocol:?}; what is offered is grpc: give the collector's gRPC port"
+                    );
+                    break;
+                }
+            }
+        }
+        Ok(is_wanted)
+    }
+}
+
+/// The library would log that it does not know a sampler, and record everything.
+fn check_sampler(env: Env<'_>) -> anyhow::Result<()> {
+    let Some(name) = set(env, "OTEL_TRACES_SAMPLER") else { return Ok(()) };
+    ensure!(SAMPLERS.contains(&name.as_str()), "OTEL_TRACES_SAMPLER is {name:?}; what is offered is {}", SAMPLERS.join(", "));
+    if name.ends_with("traceidratio") {
+        let share = set(env, "OTEL_TRACES_SAMPLER_ARG").unwrap_or_default();
+        let is_share = share.parse().is_ok_and(|share: f64| (0.0..=1.0).contains(&share));
+        ensure!(is_share, "OTEL_TRACES_SAMPLER is {name}, and OTEL_TRACES_SAMPLER_ARG {share:?} is no share from 0.0 to 1.0");
+    }
+    Ok(())
+}
+
+/// A variable that is empty is none, as OpenTelemetry has it.
+fn set(env: Env<'_>, name: &str) -> Option<String> {
+    env(name).filter(|value| !value.is_empty())
+}
+
+impl Providers {
+    /// Traces, and metrics?
+    pub(super) fn exports(&self) -> (bool, bool) {
+        (self.traces.is_some(), self.metrics.is_some())
+    }
+
+    pub(super) fn tracer(&self, scope: &'static str) -> Option<Tracer> {
+        self.traces.as_ref().map(|(provider, head)| Tracer::new(provider.tracer(scope)).asking(head.clone()))
+    }
+
+    pub(super) fn meter(&self, scope: &'static str) -> Option<Meter> {
+        self.metrics.as_ref().map(|provider| provider.meter(scope))
+    }
+
+    /// Blocks until the rest is sent.
+    pub(super) fn shut_down(&self) -> anyhow::Result<()> {
+        let traces = self.traces.as_ref().map(|(traces, _)| traces.shutdown_with_timeout(PATIENCE));
+        let metrics = self.metrics.as_ref().map(|metrics| metrics.shutdown_with_timeout(PATIENCE));
+        traces.transpose().context("traces")?;
+        metrics.transpose().context("metrics")?;
+        Ok(())
+    }
+}
+
+const SAMPLERS: [&str; 6] =
+    ["always_on", "always_off", "traceidratio", "parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio"];
+/// For the last of the spans, and again for the last of the numbers.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Asks in an environment in which this is said.
+    fn with<T>(said: &[(&str, &str)], ask: impl Fn(Env<'_>) -> T) -> T {
+        ask(&|name: &str| said.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
+    }
+
+    fn wanted(said: &[(&str, &str)]) -> anyhow::Result<(bool, bool)> {
+        with(said, Wanted::read).map(|wanted| (wanted.traces, wanted.metrics))
+    }
+
+    #[test]
+    fn nothing_is_exported_unless_somebody_says_where_to_or_asks_for_it() {
+        const ENDPOINT: (&str, &str) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317");
+        for (said, expected) in [
+            (&[][..], (false, false)),
+            (&[("OTEL_EXPORTER_OTLP_ENDPOINT", "")], (false, false)),
+            (&[ENDPOINT], (true, true)),
+            (&[ENDPOINT, ("OTEL_SDK_DISABLED", "true")], (false, false)),
+            (&[ENDPOINT, ("OTEL_TRACES_EXPORTER", "none")], (false, true)),
+            (&[ENDPOINT, ("OTEL_METRICS_EXPORTER", "prometheus")], (true, false)),
+            (&[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://c:4317")], (true, false)),
+            (&[("OTEL_METRICS_EXPORTER", "otlp")], (false, true)),
+        ] {
+            assert_eq!(wanted(said).expect("understood"), expected, "{said:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_offered_is_refused_by_name() {
+        let error = wanted(&[("OTEL_TRACES_EXPORTER", "zipkin")]).expect_err("not offered").to_string();
+        assert!(error.contains("OTEL_TRACES_EXPORTER is \"zipkin\""), "{error}");
+        let http = [("OTEL_TRACES_EXPORTER", "otlp"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")];
+        let error = wanted(&http).expect_err("not offered").to_string();
+        assert!(error.contains("OTEL_EXPORTER_OTLP_PROTOCOL is \"http/protobuf\""), "{error}");
+        let own = [http[0], http[1], ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc")];
+        assert!(wanted(&own).is_ok(), "the one of its kind counts for more");
+        for (name, share, is_offered) in [
+            ("always_on", "", true),
+            ("parentbased_traceidratio", "0.01", true),
+            ("traceidratio", "1", true),
+            ("traceidratio", "1.1", false),
+            ("parentbased_traceidratio", "", false),
+            ("xray", "", false),
+        ] {
+            let said = [http[0], ("OTEL_TRACES_SAMPLER", name), ("OTEL_TRACES_SAMPLER_ARG", share)];
+            assert_eq!(wanted(&said).is_ok(), is_offered, "{name} {share}");
+        }
+        assert!(wanted(&[("OTEL_LOGS_EXPORTER", "otlp")]).is_err() && wanted(&[("OTEL_LOGS_EXPORTER", "console")]).is_ok());
+        assert!(wanted(&[("OTEL_PROPAGATORS", "b3")]).is_err() && wanted(&[("OTEL_PROPAGATORS", "b3, tracecontext")]).is_ok());
+    }
+
+    #[test]
+    fn what_the_variables_say_of_the_process_counts_for_more_and_each_process_has_an_id() {
+        let keys = |said: &[(&str, &str)]| {
+            let unsaid = with(said, |env| unsaid("broker-svc", env)).expect("there is randomness");
+            unsaid.into_iter().map(|said| said.key.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(keys(&[]), ["service.name", "service.version", "service.instance.id"]);
+        assert_eq!(keys(&[("OTEL_SERVICE_NAME", "x")]), ["service.version", "service.instance.id"]);
+        let said = "service.name=x, service.instance.id=1,service.versions=2";
+        assert_eq!(keys(&[("OTEL_RESOURCE_ATTRIBUTES", said)]), ["service.version"]);
+        let ids = [(); 2].map(|()| with(&[], |env| unsaid("x", env)).expect("there is randomness").pop());
+        assert_ne!(ids[0], ids[1]);
+    }
+
+    #[test]
+    fn a_certificate_that_cannot_be_read_is_named_and_a_key_without_one_as_well() {
+        assert!(with(&[], |env| tls(env, "TRACES")).expect("none").is_none());
+        let said =
+            [("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere/ca.pem"), ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "/nowhere/own")];
+        let error = |said: &[(&str, &str)]| with(said, |env| tls(env, "TRACES")).expect_err("not there").to_string();
+        assert_eq!(error(&said[..1]), "OTEL_EXPORTER_OTLP_CERTIFICATE is \"/nowhere/ca.pem\", which cannot be read");
+        assert_eq!(error(&said), "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE is \"/nowhere/own\", which cannot be read");
+        // This file is one that is there; what is in it is looked at when there is a connection.
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        assert!(error(&[("OTEL_EXPORTER_OTLP_CLIENT_KEY", file)]).ends_with("set both"));
+        assert!(error(&[("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", file)]).ends_with("set both"));
+    }
+}
