@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use oncelog_proto::v1::{broker_service_client::BrokerServiceClient, producer_service_client::ProducerServiceClient};
 use tonic::{
     Code, Status,
     transport::{Channel, Endpoint},
 };
+use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt;
+
+use crate::exit::Exit;
 
 /// Connects to the producer at `url`.
 pub(crate) async fn producer(url: &str) -> anyhow::Result<ProducerServiceClient<Channel>> {
@@ -18,6 +21,11 @@ pub(crate) async fn producer(url: &str) -> anyhow::Result<ProducerServiceClient<
 /// Connects to the broker at `url`.
 pub(crate) async fn broker(url: &str) -> anyhow::Result<BrokerServiceClient<Channel>> {
     Ok(BrokerServiceClient::new(channel("broker", url).await?).max_decoding_message_size(MAX_MESSAGE_BYTES))
+}
+
+/// Connects to what the `service` ("broker" or "producer") at `url` says of its health.
+pub(crate) async fn health(service: &str, url: &str) -> anyhow::Result<HealthClient<Channel>> {
+    Ok(HealthClient::new(channel(service, url).await?))
 }
 
 async fn channel(service: &str, url: &str) -> anyhow::Result<Channel> {
@@ -32,7 +40,8 @@ async fn channel(service: &str, url: &str) -> anyhow::Result<Channel> {
         .await
         .map_err(|error| {
             let cause = root_cause(&error);
-            anyhow!("no {service} answers at {url} ({cause}); `oncelog dev` starts one, --{service} names another")
+            let what = format!("no {service} answers at {url} ({cause}); `oncelog dev` starts one, --{service} names another");
+            Exit::Unreachable.because(what)
         })
 }
 
@@ -51,7 +60,12 @@ pub(crate) fn failure(tried: &str, status: &Status) -> anyhow::Error {
         Code::Unimplemented => "; is another service listening at this address?",
         _ => "",
     };
-    anyhow!("{tried}: {code}{reason}: {message}{advice}", code = name(status.code()))
+    let exit = match status.code() {
+        // No answer of a service: this is what a connection looks like that broke, or a service that is about to end.
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown | Code::Internal => Exit::Failed,
+        _ => Exit::Refused,
+    };
+    exit.because(format!("{tried}: {code}{reason}: {message}{advice}", code = name(status.code())))
 }
 
 /// The code as gRPC's documents spell it.
@@ -102,6 +116,14 @@ mod tests {
         let fault = Fault::new(ErrorCode::UnknownTopicOrPartition, "there is no topic orders");
         let line = failure("fetch", &fault.to_status()).to_string();
         assert_eq!(line, "fetch: NOT_FOUND UNKNOWN_TOPIC_OR_PARTITION: there is no topic orders");
+    }
+
+    #[test]
+    fn only_what_a_service_says_is_a_refusal() {
+        let exit = |status: Status| Exit::of(&failure("fetch", &status));
+        assert_eq!(exit(Status::not_found("x")), Exit::Refused);
+        assert_eq!(exit(Status::resource_exhausted("x")), Exit::Refused);
+        assert_eq!(exit(Status::unavailable("x")), Exit::Failed);
     }
 
     #[tokio::test]
