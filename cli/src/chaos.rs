@@ -12,14 +12,12 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use oncelog_chaos::{
-    Options, Outcome, Status,
-    program::{Program, Programs},
-};
+use oncelog_chaos::{Options, Outcome, Status};
 use tokio::sync::watch;
 
 use self::display::Display;
 use crate::{
+    child,
     exit::Exit,
     output::{self, Output},
     verify::{offline, verdict::Verdict},
@@ -56,11 +54,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let directory = args.directory.unwrap_or_else(temporary);
     fs::create_dir_all(&directory).with_context(|| format!("the directory {}", directory.display()))?;
     ensure!(fs::read_dir(&directory)?.next().is_none(), "{} is not empty; name another --directory", directory.display());
-    let exe = std::env::current_exe().context("where this command is")?;
-    let programs =
-        Programs { broker: Program::subcommand(&exe, "chaos-broker"), producer: Program::subcommand(&exe, "chaos-producer") };
     let options = Options {
-        programs,
+        programs: child::programs()?,
         directory: directory.clone(),
         duration: args.duration,
         seed,

@@ -15,14 +15,8 @@ mod verdict;
 mod wire_tap;
 mod writer;
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{io, process::ExitCode, time::Duration};
 
-use anyhow::Context;
 use tokio::signal::ctrl_c;
 
 use self::board::{Asked, Board};
@@ -31,6 +25,7 @@ use crate::{
     exit::Exit,
     output::{self, Output},
     terminal::Style,
+    workplace::Workplace,
 };
 
 /// What `oncelog demo` is told.
@@ -43,7 +38,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// Send batches without tags, so that the broker cannot recognise what it has already stored, under the same failures. What is
-    /// sent again is then there twice, and the exit code says so.
+    /// sent again is then there twice, the verdict says so, and so does the exit code: 5, as after any verification that found
+    /// something.
     #[arg(long)]
     without_idempotence: bool,
     /// The form of the verdict. With json, what is shown meanwhile goes to stderr.
@@ -56,11 +52,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let seed = seed(args.seed)?;
     let asked = Asked { seed, duration: args.duration, idempotence: !args.without_idempotence };
     let board = Board::new(asked, play::WRITERS, play::PARTITIONS);
-    let workplace = Workplace::new(seed)?;
+    let workplace = Workplace::new(None, "oncelog-demo")?;
     let played = {
         let showing = show::Showing::start(board.clone(), args.output);
         let played = tokio::select! {
-            played = play::play(&workplace.0, asked, &board) => Some(played),
+            played = play::play(workplace.path(), asked, &board) => Some(played),
             () = showing.for_ever() => None,
             _ = ctrl_c() => None,
         };
@@ -84,31 +80,6 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         eprintln!("oncelog: data, logs and the history are kept in {}", workplace.keep().display());
     }
     Ok(Exit::NotSound.into())
-}
-
-/// A temporary directory; removed when dropped.
-#[derive(Debug)]
-struct Workplace(PathBuf);
-
-impl Workplace {
-    fn new(seed: u64) -> anyhow::Result<Self> {
-        let path = std::env::temp_dir().join(format!("oncelog-demo-{}-{seed}", std::process::id()));
-        fs::create_dir(&path).with_context(|| format!("the directory {}", path.display()))?;
-        Ok(Self(path))
-    }
-
-    fn keep(mut self) -> PathBuf {
-        std::mem::take(&mut self.0)
-    }
-}
-
-impl Drop for Workplace {
-    fn drop(&mut self) {
-        if self.0 != Path::new("") {
-            // What cannot be removed is in a place for temporary files.
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
 }
 
 fn demo_duration(text: &str) -> Result<Duration, String> {

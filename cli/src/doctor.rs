@@ -19,7 +19,7 @@ use self::finding::{Finding, Level};
 use crate::{
     exit::Exit,
     output::{self, Output},
-    terminal::{Line, Style, Tone},
+    terminal::{Line, Style, Tone, columns, wrapped},
 };
 
 /// What `oncelog doctor` is told.
@@ -74,7 +74,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let well = findings.iter().all(|finding| finding.level != Level::Problem);
     let told = Told { well, findings };
     match args.output {
-        Output::Text => tell(&told, &mut io::stdout().lock(), Style::of(&io::stdout()))?,
+        Output::Text => tell(&told, &mut io::stdout().lock(), Style::of(&io::stdout()), columns(&io::stdout()))?,
         Output::Json => output::json(&told)?,
     }
     let exit = match (well, is_unreachable) {
@@ -85,18 +85,22 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(exit.into())
 }
 
-fn tell(told: &Told, out: &mut impl Write, style: Style) -> io::Result<()> {
+fn tell(told: &Told, out: &mut impl Write, style: Style, columns: Option<usize>) -> io::Result<()> {
+    let width = columns.map_or(usize::MAX, |columns| columns.saturating_sub(INDENT));
     for finding in &told.findings {
         let (word, tone) = match finding.level {
             Level::Good => ("ok", Tone::Good),
             Level::Advice => ("advice", Tone::Notable),
             Level::Problem => ("PROBLEM", Tone::Bad),
         };
-        let line = Line::new().then(tone, word).to_column(9).then(Tone::Strong, finding.check).to_column(20);
-        writeln!(out, "{}", line.then(Tone::Plain, &finding.what).rendered(style, usize::MAX))?;
-        if let Some(advice) = &finding.advice {
-            let line = Line::new().to_column(20).then(Tone::Faint, format!("-> {advice}"));
-            writeln!(out, "{}", line.rendered(style, usize::MAX))?;
+        let mut lines = wrapped(&finding.what, width).into_iter();
+        let head = Line::new().then(tone, word).up_to(9).then(Tone::Strong, finding.check).up_to(INDENT);
+        let head = head.then(Tone::Plain, lines.next().unwrap_or_default());
+        writeln!(out, "{}", head.rendered(style, usize::MAX))?;
+        let advice = finding.advice.iter().flat_map(|advice| wrapped(&format!("-> {advice}"), width));
+        let rest = lines.map(|line| (Tone::Plain, line)).chain(advice.map(|line| (Tone::Faint, line)));
+        for (tone, line) in rest {
+            writeln!(out, "{}", Line::new().up_to(INDENT).then(tone, line).rendered(style, usize::MAX))?;
         }
     }
     let problems = told.findings.iter().filter(|finding| finding.level == Level::Problem).count();
@@ -104,3 +108,6 @@ fn tell(told: &Told, out: &mut impl Write, style: Style) -> io::Result<()> {
     let verdict = if problems == 0 { "nothing stands in the way".to_owned() } else { format!("problems: {problems}") };
     writeln!(out, "\n{verdict}{}", if advices == 0 { String::new() } else { format!("; to think about: {advices}") })
 }
+
+/// Where what was found begins.
+const INDENT: usize = 22;

@@ -25,6 +25,7 @@ mod send;
 mod terminal;
 mod topic;
 mod verify;
+mod workplace;
 
 use std::{io, process::ExitCode};
 

@@ -97,9 +97,8 @@ const HEAD: &str = "\
 Made by `oncelog reference` from what `--help` says; a test compares the two.
 
 Addresses of services are `--broker URL` and `--producer URL`, or the environment variables `ONCELOG_BROKER` and `ONCELOG_PRODUCER`.
-`--output json` writes one JSON object (`fetch`: one a line), with the same names in every version of the command. Messages for people go
-to stderr, results to stdout. Colours are left out with `--no-color`, with a `NO_COLOR` that is not empty, with `TERM=dumb`, and where the
-output is no terminal; nothing is told by colour alone. `oncelog completions SHELL` completes words and flags, `oncelog man` writes manual
-pages.
+`--output json` writes one JSON object (`fetch`: one a line). Messages for people go to stderr, results to stdout. Colours are left out
+with `--no-color`, with a `NO_COLOR` that is not empty, with `TERM=dumb`, and where the output is no terminal; nothing is told by colour
+alone.
 
 ";

@@ -6,6 +6,8 @@ mod table;
 
 use std::{env, io::IsTerminal, sync::OnceLock};
 
+use rustix::{fd::AsFd, termios::tcgetwinsize};
+
 pub(crate) use self::{
     in_place::InPlace,
     line::{Line, Tone},
@@ -59,6 +61,29 @@ pub(crate) fn grouped(number: u64) -> String {
     out
 }
 
+/// A text in lines of at most `width` characters, broken between words; a word that is longer stands alone.
+pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last_mut().expect("there is one");
+        if line.is_empty() {
+            line.push_str(word);
+        } else if line.chars().count() + 1 + word.chars().count() <= width {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
+}
+
+/// Columns of a stream; none: it is no terminal.
+pub(crate) fn columns(stream: &(impl IsTerminal + AsFd)) -> Option<usize> {
+    let size = stream.is_terminal().then(|| tcgetwinsize(stream).ok()).flatten()?;
+    (size.ws_col > 0).then(|| size.ws_col.into())
+}
+
 /// Bytes in the largest unit that leaves a number from 1 on.
 pub(crate) fn bytes(bytes: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -96,6 +121,13 @@ mod tests {
         assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
         assert_eq!([0, 1_023, 1_536, 5 << 30].map(bytes), ["0 B", "1023 B", "1.5 KiB", "5.0 GiB"]);
         assert_eq!([999, 1_234, 45_600, 999_000, 1_200_000].map(micros), ["999 us", "1.23 ms", "45.6 ms", "999 ms", "1.20 s"]);
+    }
+
+    #[test]
+    fn a_text_is_broken_between_words() {
+        assert_eq!(wrapped("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrapped("one two three", 80), ["one two three"]);
+        assert_eq!(wrapped("extraordinary one", 3), ["extraordinary", "one"]);
     }
 
     #[test]

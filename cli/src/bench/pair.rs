@@ -1,19 +1,14 @@
 //! A pair of services of one's own, as processes.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
-use anyhow::Context;
 use broker_svc::journal::{
     RealDisk,
     disk::{Disk, FileSystem},
 };
-use oncelog_chaos::{
-    program::{Program, Programs},
-    stage::Stage,
-};
+use oncelog_chaos::stage::Stage;
+
+use crate::{child, workplace::Workplace};
 
 /// Both, running. Their directory goes when this does.
 #[derive(Debug)]
@@ -29,18 +24,13 @@ impl Pair {
     /// # Errors
     /// One of them does not start.
     pub(super) async fn start(parent: Option<&Path>) -> anyhow::Result<Self> {
-        let parent = parent.map_or_else(std::env::temp_dir, Path::to_owned);
-        let path = parent.join(format!("oncelog-bench-{}", std::process::id()));
-        fs::create_dir_all(&path).with_context(|| format!("the directory {}", path.display()))?;
-        let workplace = Workplace(path);
+        let workplace = Workplace::new(parent, "oncelog-bench")?;
         let mut notes = Vec::new();
-        if let FileSystem::Doubtful(name) = RealDisk::open(&workplace.0)?.file_system()? {
-            notes.push(format!("{} is on {name}, where nothing lasts; name a --directory on a disk", parent.display()));
+        if let FileSystem::Doubtful(name) = RealDisk::open(workplace.path())?.file_system()? {
+            notes.push(format!("{} is on {name}, where nothing lasts; name a --directory on a disk", workplace.path().display()));
         }
-        let exe = std::env::current_exe().context("where this command is")?;
-        let programs =
-            Programs { broker: Program::subcommand(&exe, "chaos-broker"), producer: Program::subcommand(&exe, "chaos-producer") };
-        let mut stage = Stage::prepare(programs, &workplace.0.join("data"), &workplace.0, &[], &[]).await?;
+        let data = workplace.path().join("data");
+        let mut stage = Stage::prepare(child::programs()?, &data, workplace.path(), &[], &[]).await?;
         // No network in between: it would be measured, too.
         stage.lead_producer_by(stage.broker_addr());
         stage.up().await?;
@@ -61,15 +51,5 @@ impl Pair {
         stage.stop().await?;
         drop(workplace);
         Ok(notes)
-    }
-}
-
-#[derive(Debug)]
-struct Workplace(PathBuf);
-
-impl Drop for Workplace {
-    fn drop(&mut self) {
-        // What cannot be removed is in a place for temporary files.
-        let _ = fs::remove_dir_all(&self.0);
     }
 }

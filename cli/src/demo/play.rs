@@ -8,7 +8,6 @@ use std::{
 use anyhow::{Context, ensure};
 use oncelog_chaos::{
     dice::Dice,
-    program::{Program, Programs},
     recorder::Recorder,
     stage::{Stage, channel},
 };
@@ -33,7 +32,7 @@ use super::{
     wire_tap::WireTap,
     writer::{self, Ways},
 };
-use crate::verify::offline;
+use crate::{child, verify::offline};
 
 /// Plays, and judges.
 ///
@@ -41,12 +40,9 @@ use crate::verify::offline;
 /// A process did not do what it should: it ended by itself, or does not come back. That is a failed demo.
 pub(super) async fn play(directory: &Path, asked: Asked, board: &Board) -> anyhow::Result<Verdict> {
     let data = directory.join("data");
-    let exe = std::env::current_exe().context("where this command is")?;
-    let programs =
-        Programs { broker: Program::subcommand(&exe, "chaos-broker"), producer: Program::subcommand(&exe, "chaos-producer") };
     let mut producer_args: Vec<_> = PRODUCER_ARGS.map(str::to_owned).into();
     producer_args.push(format!("--enable-idempotence={}", asked.idempotence));
-    let mut stage = Stage::prepare(programs, &data, directory, &BROKER_ARGS.map(str::to_owned), &producer_args).await?;
+    let mut stage = Stage::prepare(child::programs()?, &data, directory, &BROKER_ARGS.map(str::to_owned), &producer_args).await?;
     let tap = WireTap::start(stage.inner.addr()).await?;
     stage.lead_producer_by(tap.addr());
     stage.up().await?;

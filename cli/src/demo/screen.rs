@@ -18,7 +18,7 @@ pub(super) fn frame(view: &View, columns: usize, unicode: bool) -> Vec<Line> {
     if columns >= SIDE_BY_SIDE {
         let rows = flight.len().max(failures.len());
         let row = |from: &[Line], index: usize| from.get(index).cloned().unwrap_or_default();
-        lines.extend((0..rows).map(|index| row(&flight, index).to_column(FAILURES_COLUMN).with(row(&failures, index))));
+        lines.extend((0..rows).map(|index| row(&flight, index).up_to(FAILURES_COLUMN).with(row(&failures, index))));
     } else {
         lines.extend(flight);
         lines.push(Line::new());
@@ -74,11 +74,7 @@ fn head(view: &View) -> Vec<Line> {
     let title = Line::new().then(Tone::Strong, "oncelog demo").then(Tone::Plain, format!("  {phase}"));
     let seed = format!("seed {}", view.asked.seed);
     let way = Line::new().then(Tone::Faint, "4 writers > producer-svc > [ network ] > broker-svc > disk");
-    vec![
-        title.to_column(WIDTH - seed.len()).then(Tone::Faint, seed),
-        way.to_column(WIDTH - mode.len()).then(tone, mode),
-        Line::new(),
-    ]
+    vec![title.up_to(WIDTH - seed.len()).then(Tone::Faint, seed), way.up_to(WIDTH - mode.len()).then(tone, mode), Line::new()]
 }
 
 /// Three columns of four numbers.
@@ -109,9 +105,9 @@ fn numbers(view: &View) -> Vec<Line> {
     ];
     let line = |cells: [(&str, String, Tone); 3]| {
         (0..).step_by(CELL + GAP).zip(cells).fold(Line::new(), |line, (column, (label, value, tone))| {
-            let line = line.to_column(column).then(Tone::Plain, label);
+            let line = line.up_to(column).then(Tone::Plain, label);
             let end = column + CELL;
-            line.to_column(end.saturating_sub(value.chars().count())).then(tone, value)
+            line.up_to(end.saturating_sub(value.chars().count())).then(tone, value)
         })
     };
     rows.map(line).into()
@@ -153,13 +149,15 @@ fn call(slot: &Slot, view: &View, unicode: bool) -> Line {
     let mark = if unicode { mark.0 } else { mark.1 };
     let what = slot.first.as_ref().map_or_else(String::new, |first| {
         let sequences = match first.sequences {
+            Some((from, to)) if from == to => format!("seq {from}"),
             Some((from, to)) => format!("seq {from}-{to}"),
+            None if first.records == 1 => "1 record, no tag".to_owned(),
             None => format!("{} records, no tag", first.records),
         };
         let others = if slot.batches > 1 { format!(" +{}", slot.batches - 1) } else { String::new() };
         format!("{}/{} {sequences}{others}", first.topic, first.partition)
     });
-    Line::new().then(tone, format!("{mark} {what}")).to_column(STAGE_COLUMN).then(tone, told)
+    Line::new().then(tone, format!("{mark} {what}")).up_to(STAGE_COLUMN).then(tone, told)
 }
 
 fn failures(view: &View) -> Vec<Line> {
@@ -170,7 +168,7 @@ fn failures(view: &View) -> Vec<Line> {
             Some(took) => (Tone::Faint, format!("{} ms", took.as_millis())),
         };
         let line = Line::new().then(Tone::Faint, format!("{:>7}  ", at(struck.at))).then(tone, struck.mishap.name());
-        lines.push(line.to_column(42).then(tone, told));
+        lines.push(line.up_to(42).then(tone, told));
     }
     // As many lines each time, so that what is below stands still.
     lines.resize(1 + FAILURES_SHOWN, Line::new());

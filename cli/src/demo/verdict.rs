@@ -42,7 +42,7 @@ impl Verdict {
         for violation in &self.running.violations {
             if !told.contains(&violation.rule) {
                 told.push(violation.rule);
-                writeln!(out, "  for example, {violation}")?;
+                writeln!(out, "  {}: {}", violation.rule, violation.what)?;
             }
         }
         for damage in &self.at_rest.damage {
@@ -82,11 +82,9 @@ impl Verdict {
 
     /// What the verdict stands on.
     fn grounds(&self) -> Vec<String> {
-        let (traffic, failures) = (self.view.traffic.counts(), self.view.struck.len());
+        let traffic = self.view.traffic.counts();
         let (retried, refused) = (grouped(traffic.retried), grouped(traffic.duplicates_refused));
-        let mut lines = vec![format!(
-            "verified: {failures} failures, {retried} batches sent again, {refused} duplicates refused; running and at rest"
-        )];
+        let mut lines = vec![format!("verified running and at rest; {retried} batches sent again, {refused} duplicates refused")];
         match (self.is_sound(), self.asked.idempotence) {
             (true, _) => {}
             (false, true) => lines.push("this must never be: please report it, with the seed".to_owned()),

@@ -190,8 +190,8 @@ async fn hand_on(
             },
             request = requests.message(), if to_broker.is_some() => match request {
                 Ok(Some(request)) => {
-                    let pending = heard.sent(request.produce.as_ref().unwrap_or(&ProduceRequest::default()));
-                    open.push_back(pending);
+                    let nothing = ProduceRequest::default();
+                    open.push_back(heard.sent(request.produce.as_ref().unwrap_or(&nothing)));
                     let sender = to_broker.as_ref().expect("this arm is open");
                     // A stream that has ended says so by its answers.
                     let _ = sender.send(request).await;

@@ -16,6 +16,7 @@ use broker_svc::journal::{
 use super::finding::Finding;
 use crate::{
     latency::{Latency, Percentiles},
+    progress::Progress,
     terminal::{bytes, grouped, micros},
 };
 
@@ -90,13 +91,17 @@ fn measure_in(file: &Arc<dyn DiskFile>) -> io::Result<Measured> {
         file.write_at(&[IoSlice::new(&zeros)], position)?;
     }
     file.sync_all()?;
-    Ok(Measured { small: syncs_of(file, SMALL)?, large: syncs_of(file, LARGE)? })
+    let mut progress = Progress::start("measuring the disk");
+    let small = syncs_of(file, SMALL, &mut |part| progress.at(part, 2 * PARTS));
+    let large = syncs_of(file, LARGE, &mut |part| progress.at(PARTS + part, 2 * PARTS));
+    progress.end();
+    Ok(Measured { small: small?, large: large? })
 }
 
 #[expect(clippy::disallowed_methods, reason = "a disk is measured by a real clock")]
-fn syncs_of(file: &Arc<dyn DiskFile>, len: usize) -> io::Result<Percentiles> {
+fn syncs_of(file: &Arc<dyn DiskFile>, len: usize, progress: &mut dyn FnMut(u64)) -> io::Result<Percentiles> {
     let group = vec![0xa5; len];
-    let end = Instant::now() + LONGEST;
+    let started = Instant::now();
     let mut latency = Latency::new();
     for index in 0..MOST_SYNCS {
         let position = index * len as u64 % FILE_BYTES;
@@ -105,9 +110,11 @@ fn syncs_of(file: &Arc<dyn DiskFile>, len: usize) -> io::Result<Percentiles> {
         file.sync_data()?;
         let after = Instant::now();
         latency.record(after.duration_since(before), 1);
-        if after >= end {
+        let share = after.duration_since(started).as_secs_f64() / LONGEST.as_secs_f64();
+        if share >= 1.0 {
             break;
         }
+        progress((share * PARTS as f64) as u64);
     }
     Ok(latency.percentiles().expect("at least one"))
 }
@@ -172,6 +179,8 @@ const LARGE: usize = 512 << 10;
 const FILE_BYTES: u64 = 16 << 20;
 const MOST_SYNCS: u64 = 500;
 const LONGEST: Duration = Duration::from_secs(1);
+/// In which progress is told.
+const PARTS: u64 = 1_000;
 const SLOW_MICROS: u64 = 10_000;
 const SUSPICIOUS_MICROS: u64 = 20;
 /// A few segments of the default size.

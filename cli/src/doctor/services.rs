@@ -33,9 +33,7 @@ pub(super) async fn look(name: &'static str, url: &str, admin: SocketAddr) -> Lo
 }
 
 fn unreachable(name: &'static str, what: String) -> Looked {
-    let advice = format!(
-        "start it ({name}-svc, or both for a trial: `oncelog dev`), or name its address with --{name}; --offline asks no service"
-    );
+    let advice = format!("see that {name}-svc runs, and listens there; --offline asks no service");
     Looked { findings: vec![Finding::problem(name, what, advice)], is_unreachable: true }
 }
 

@@ -39,7 +39,7 @@ impl Line {
     }
 
     /// Filled up with blanks until so many characters are seen.
-    pub(crate) fn to_column(self, column: usize) -> Self {
+    pub(crate) fn up_to(self, column: usize) -> Self {
         let blanks = column.saturating_sub(self.width());
         self.then(Tone::Plain, " ".repeat(blanks))
     }
@@ -102,8 +102,8 @@ mod tests {
 
     #[test]
     fn columns_start_where_they_are_told_to() {
-        let line = Line::new().then(Tone::Good, "ab").to_column(5).then(Tone::Plain, "c");
+        let line = Line::new().then(Tone::Good, "ab").up_to(5).then(Tone::Plain, "c");
         assert_eq!(line.rendered(Style::PLAIN, 80), "ab   c");
-        assert_eq!(Line::new().then(Tone::Good, "abc").to_column(2).width(), 3);
+        assert_eq!(Line::new().then(Tone::Good, "abc").up_to(2).width(), 3);
     }
 }
