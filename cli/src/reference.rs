@@ -40,7 +40,10 @@ fn section(command: &Command, parent: &str, page: &mut String) {
     let about = command.get_long_about().or_else(|| command.get_about()).map(ToString::to_string).unwrap_or_default();
     // Writing to a string does not fail.
     let _ = write!(page, "\n## {name}\n\n{about}\n");
-    let args: Vec<&Arg> = command.get_arguments().filter(|arg| !arg.is_hide_set() && !is_everywhere(arg)).collect();
+    // What holds for all sub-commands stands with their parent.
+    let is_said_above = |arg: &Arg| arg.is_global_set() && parent != "oncelog";
+    let args = command.get_arguments().filter(|arg| !arg.is_hide_set() && !is_everywhere(arg) && !is_said_above(arg));
+    let args: Vec<&Arg> = args.collect();
     if !args.is_empty() {
         *page += "\n| argument | meaning |\n|---|---|\n";
     }
@@ -66,6 +69,7 @@ fn word(arg: &Arg) -> String {
     match arg.get_long() {
         Some(long) if takes_value => format!("`--{long} {value}`"),
         Some(long) => format!("`--{long}`"),
+        None if arg.get_num_args().is_some_and(|count| count.max_values() > 1) => format!("`{value}`..."),
         None => format!("`{value}`"),
     }
 }

@@ -86,6 +86,13 @@ mod tests {
 
     use super::*;
 
+    /// Whatever comes after it, something was sent again that was stored.
+    #[test]
+    fn the_seed_that_end_to_end_tests_use_begins_with_lost_answers() {
+        let first = Plan::new(7).next().expect("a plan has no end").mishap;
+        assert!([Mishap::AnswersLost, Mishap::AnswersLostAndBrokerKilled].contains(&first), "{first:?}");
+    }
+
     #[test]
     fn a_seed_is_one_plan_and_every_mishap_has_its_turn_before_any_comes_again() {
         let plan = |seed| Plan::new(seed).take(50).collect::<Vec<_>>();

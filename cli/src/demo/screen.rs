@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::{
     board::{Phase, Struck, View},
-    traffic::{Slot, Stage},
+    play::WRITERS,
+    traffic::{Slot, Stage, WINDOW},
 };
 use crate::terminal::{Line, Tone, grouped, micros};
 
@@ -33,7 +34,7 @@ pub(super) fn line(view: &View) -> String {
     let latency = view.latency.map_or_else(String::new, |l| format!(", p50 {}, p99 {}", micros(l.p50), micros(l.p99)));
     format!(
         "{}: sent {}, acknowledged {}, stored {}, batches sent again {}, duplicates refused {}, lost {}, duplicated {}, \
-         out of order {}{latency}, in flight {} of 5",
+         out of order {}{latency}, in flight {} of {WINDOW}",
         at(view.elapsed),
         grouped(counted.sent),
         grouped(counted.acknowledged),
@@ -73,7 +74,8 @@ fn head(view: &View) -> Vec<Line> {
     let tone = if view.asked.idempotence { Tone::Good } else { Tone::Bad };
     let title = Line::new().then(Tone::Strong, "oncelog demo").then(Tone::Plain, format!("  {phase}"));
     let seed = format!("seed {}", view.asked.seed);
-    let way = Line::new().then(Tone::Faint, "4 writers > producer-svc > [ network ] > broker-svc > disk");
+    let way = format!("{WRITERS} writers > producer-svc > [ network ] > broker-svc > disk");
+    let way = Line::new().then(Tone::Faint, way);
     vec![title.up_to(WIDTH - seed.len()).then(Tone::Faint, seed), way.up_to(WIDTH - mode.len()).then(tone, mode), Line::new()]
 }
 
@@ -114,7 +116,7 @@ fn numbers(view: &View) -> Vec<Line> {
 }
 
 fn flight(view: &View, unicode: bool) -> Vec<Line> {
-    let head = format!("In flight: {} of 5 calls", view.traffic.in_flight());
+    let head = format!("In flight: {} of {WINDOW} calls", view.traffic.in_flight());
     let mut lines = vec![Line::new().then(Tone::Strong, head)];
     for (number, slot) in (1..).zip(view.traffic.slots()) {
         let line = Line::new().then(Tone::Faint, format!(" {number} "));

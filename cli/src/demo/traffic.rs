@@ -188,7 +188,7 @@ impl BatchKey {
 }
 
 /// Calls that an idempotent producer may have unanswered (D1).
-const WINDOW: usize = 5;
+pub(super) const WINDOW: usize = 5;
 const MOST_UNRESOLVED: usize = 10_000;
 
 #[cfg(test)]

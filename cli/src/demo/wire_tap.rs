@@ -24,7 +24,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming, transport::Channel};
 
-use super::traffic::{Pending, Traffic};
+use super::traffic::{Pending, Traffic, WINDOW};
 
 /// The tap, listening.
 #[derive(Debug)]
@@ -211,6 +211,4 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// Messages of one stream that wait to be handed on; a producer has no more on their way.
-const WINDOW: usize = 5;
 const MAX_MESSAGE_BYTES: usize = 128 << 20;
