@@ -125,8 +125,8 @@ fn syncs(place: &Path, measured: &Measured) -> Finding {
     let commits = a_second(small.p50);
     let throughput = a_second(large.p50) * LARGE as f64;
     let what = format!(
-        "write and sync of {}: p50 {}, p99 {}, slowest {}; of {}: p50 {}. Expect at most {} commits a second, each with all that \
-         waited, and {}/s in full ones: {} records of 1 KiB a second",
+        "write and sync of {}: p50 {}, p99 {}, slowest {}; of {}: p50 {}. The disk allows {} commits a second, each \
+         with all that waited, and {}/s in full ones, which is {} records of 1 KiB; processor and network may allow less",
         bytes(SMALL as u64),
         micros(small.p50),
         micros(small.p99),
