@@ -27,6 +27,8 @@ pub struct Stage {
     logs: PathBuf,
     broker_args: Vec<String>,
     producer_args: Vec<String>,
+    /// Where the producer calls the broker.
+    way_to_broker: SocketAddr,
     /// Between producer and broker.
     pub inner: Proxy,
     /// Between callers of `Send` and the producer.
@@ -54,6 +56,22 @@ impl Stage {
         broker_args: &[String],
         producer_args: &[String],
     ) -> anyhow::Result<Self> {
+        let mut stage = Self::prepare(programs, data, logs, broker_args, producer_args).await?;
+        stage.up().await?;
+        Ok(stage)
+    }
+
+    /// The networks are there, and no process yet: see [`Self::start`].
+    ///
+    /// # Errors
+    /// No port can be bound.
+    pub async fn prepare(
+        programs: Programs,
+        data: &Path,
+        logs: &Path,
+        broker_args: &[String],
+        producer_args: &[String],
+    ) -> anyhow::Result<Self> {
         let [broker_addr, broker_admin, producer_addr, producer_admin] = std::array::from_fn(|_| port::free());
         let inner = Proxy::start(broker_addr).await?;
         let clients = Proxy::start(broker_addr).await?;
@@ -64,17 +82,14 @@ impl Stage {
             format!("--data-dir={}", data.display()),
         ];
         all_broker_args.extend_from_slice(broker_args);
-        let mut all_producer_args = vec![
-            format!("--listen={producer_addr}"),
-            format!("--admin-listen={producer_admin}"),
-            format!("--broker=http://{}", inner.addr()),
-        ];
+        let mut all_producer_args = vec![format!("--listen={producer_addr}"), format!("--admin-listen={producer_admin}")];
         all_producer_args.extend_from_slice(producer_args);
-        let mut stage = Self {
+        Ok(Self {
             programs,
             logs: logs.to_owned(),
             broker_args: all_broker_args,
             producer_args: all_producer_args,
+            way_to_broker: inner.addr(),
             inner,
             callers,
             clients,
@@ -84,10 +99,21 @@ impl Stage {
             broker_admin,
             producer_addr,
             producer_admin,
-        };
-        stage.restart_broker().await?;
-        stage.restart_producer().await?;
-        Ok(stage)
+        })
+    }
+
+    /// The producer calls the broker at this address, from its next start on. Default: [`Self::inner`].
+    pub fn lead_producer_by(&mut self, addr: SocketAddr) {
+        self.way_to_broker = addr;
+    }
+
+    /// Starts both, and waits until they are ready.
+    ///
+    /// # Errors
+    /// One of them is up already, or does not start.
+    pub async fn up(&mut self) -> anyhow::Result<()> {
+        self.restart_broker().await?;
+        self.restart_producer().await
     }
 
     /// The broker's process.
@@ -166,7 +192,9 @@ impl Stage {
     pub async fn restart_producer(&mut self) -> anyhow::Result<()> {
         anyhow::ensure!(self.producer.is_none(), "the producer is up already");
         let log = self.logs.join("producer.log");
-        let mut producer = Process::start(&self.programs.producer, &self.producer_args, &log)?;
+        let mut args = self.producer_args.clone();
+        args.push(format!("--broker=http://{}", self.way_to_broker));
+        let mut producer = Process::start(&self.programs.producer, &args, &log)?;
         producer.ready(self.producer_admin).await?;
         self.producer = Some(producer);
         Ok(())

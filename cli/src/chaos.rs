@@ -12,14 +12,16 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use oncelog_chaos::{
-    Options, Outcome, Status,
-    program::{Program, Programs},
-};
+use oncelog_chaos::{Options, Outcome, Status};
 use tokio::sync::watch;
 
 use self::display::Display;
-use crate::verify::{Output, offline, verdict::Verdict};
+use crate::{
+    child,
+    exit::Exit,
+    output::{self, Output},
+    verify::{offline, verdict::Verdict},
+};
 
 /// What `oncelog chaos` is told.
 #[derive(Debug, clap::Args)]
@@ -46,20 +48,14 @@ pub(crate) struct Args {
 
 /// Runs, shows, verifies.
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let seed = match args.seed {
-        Some(seed) => seed,
-        None => getrandom::u64().map_err(|e| anyhow::anyhow!("the operating system has no randomness: {e}"))? >> 32,
-    };
+    let seed = seed(args.seed)?;
     let is_temporary = args.directory.is_none();
     let temporary = || std::env::temp_dir().join(format!("oncelog-chaos-{}-{seed}", std::process::id()));
     let directory = args.directory.unwrap_or_else(temporary);
     fs::create_dir_all(&directory).with_context(|| format!("the directory {}", directory.display()))?;
     ensure!(fs::read_dir(&directory)?.next().is_none(), "{} is not empty; name another --directory", directory.display());
-    let exe = std::env::current_exe().context("where this command is")?;
-    let programs =
-        Programs { broker: Program::subcommand(&exe, "chaos-broker"), producer: Program::subcommand(&exe, "chaos-producer") };
     let options = Options {
-        programs,
+        programs: child::programs()?,
         directory: directory.clone(),
         duration: args.duration,
         seed,
@@ -83,7 +79,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let history = ended.history.clone();
     drop(ended);
     clean_up(&directory, &history, is_temporary, sound)?;
-    Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if sound { Exit::Success } else { Exit::NotSound }.into())
 }
 
 fn tell(seed: u64, ended: &Outcome, at_rest: &Verdict, sound: bool) -> anyhow::Result<()> {
@@ -135,8 +131,7 @@ fn tell_json(seed: u64, ended: &Outcome, at_rest: &Verdict, sound: bool) -> anyh
         "judged": judged, "lost": lost, "duplicated": duplicated, "unjudged": ended.unjudged, "violation_count": violations,
         "violations": ended.violations, "at_rest": at_rest,
     });
-    writeln!(std::io::stdout(), "{told}")?;
-    Ok(())
+    Ok(output::json(&told)?)
 }
 
 fn clean_up(directory: &Path, history: &Path, is_temporary: bool, sound: bool) -> anyhow::Result<()> {
@@ -148,7 +143,16 @@ fn clean_up(directory: &Path, history: &Path, is_temporary: bool, sound: bool) -
     Ok(())
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// The one that was asked for, or a random one, short enough to be typed.
+pub(crate) fn seed(asked: Option<u64>) -> anyhow::Result<u64> {
+    match asked {
+        Some(seed) => Ok(seed),
+        None => Ok(oncelog_edge::machine::random()? >> 32),
+    }
+}
+
+/// A number with s, m or h.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
         "s" | "" => 1,

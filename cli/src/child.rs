@@ -1,13 +1,24 @@
-//! One service in a process of its own, as `oncelog chaos` starts it: the same code, from the same executable.
+//! One service in a process of its own, as `oncelog chaos`, `demo` and `bench` start it: the same code, from the same executable.
 
 use std::{pin::pin, process::ExitCode};
 
+use anyhow::Context;
 use broker_svc::Broker;
+use oncelog_chaos::program::{Program, Programs};
 use oncelog_edge::{
     shutdown::Signals,
     telemetry::{self, LogFormat},
 };
 use producer_svc::Producer;
+
+/// How they are started.
+///
+/// # Errors
+/// Nobody knows where this executable is.
+pub(crate) fn programs() -> anyhow::Result<Programs> {
+    let exe = std::env::current_exe().context("where this command is")?;
+    Ok(Programs { broker: Program::subcommand(&exe, "chaos-broker"), producer: Program::subcommand(&exe, "chaos-producer") })
+}
 
 pub(crate) async fn broker(config: broker_svc::Config) -> anyhow::Result<ExitCode> {
     let signals = Signals::register()?;

@@ -2,30 +2,33 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use oncelog_edge::security::{dial, reload::Reload};
 use oncelog_proto::{
     Link,
     v1::{broker_service_client::BrokerServiceClient, producer_service_client::ProducerServiceClient},
 };
 use tonic::{Code, Status, transport::Uri};
+use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt;
+
+use crate::exit::Exit;
 
 /// What is trusted and shown on the way to a service whose URL begins with https://, and the token for one that asks for it.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Security")]
 pub(crate) struct Secured {
     /// Who vouches for an https:// service, certificates in PEM. Default: whom this machine trusts.
-    #[arg(long, value_name = "FILE", env = "ONCELOG_TLS_CA")]
+    #[arg(long, value_name = "FILE", env = "ONCELOG_TLS_CA", global = true)]
     tls_ca: Option<PathBuf>,
     /// Certificate to show, with its chain, in PEM.
-    #[arg(long, value_name = "FILE", env = "ONCELOG_TLS_CERT", requires = "tls_key")]
+    #[arg(long, value_name = "FILE", env = "ONCELOG_TLS_CERT", requires = "tls_key", global = true)]
     tls_cert: Option<PathBuf>,
     /// Key of --tls-cert, in PEM.
-    #[arg(long, value_name = "FILE", env = "ONCELOG_TLS_KEY", requires = "tls_cert")]
+    #[arg(long, value_name = "FILE", env = "ONCELOG_TLS_KEY", requires = "tls_cert", global = true)]
     tls_key: Option<PathBuf>,
     /// A file with the token to show, and nothing else.
-    #[arg(long, value_name = "FILE", env = "ONCELOG_TOKEN_FILE")]
+    #[arg(long, value_name = "FILE", env = "ONCELOG_TOKEN_FILE", global = true)]
     token_file: Option<PathBuf>,
 }
 
@@ -37,6 +40,11 @@ pub(crate) async fn producer(url: &str, secured: &Secured) -> anyhow::Result<Pro
 /// Connects to the broker at `url`.
 pub(crate) async fn broker(url: &str, secured: &Secured) -> anyhow::Result<BrokerServiceClient<Link>> {
     Ok(BrokerServiceClient::new(link("broker", url, secured).await?).max_decoding_message_size(MAX_MESSAGE_BYTES))
+}
+
+/// Connects to what the `service` ("broker" or "producer") at `url` says of its health.
+pub(crate) async fn health(service: &str, url: &str, secured: &Secured) -> anyhow::Result<HealthClient<Link>> {
+    Ok(HealthClient::new(link(service, url, secured).await?))
 }
 
 async fn link(service: &str, url: &str, secured: &Secured) -> anyhow::Result<Link> {
@@ -52,7 +60,8 @@ async fn link(service: &str, url: &str, secured: &Secured) -> anyhow::Result<Lin
         .initial_connection_window_size(WINDOW_BYTES);
     let channel = dial.connect(&endpoint).await.map_err(|error| {
         let cause = root_cause(&error);
-        anyhow!("no {service} answers at {url} ({cause}); `oncelog dev` starts one, --{service} names another")
+        let what = format!("no {service} answers at {url} ({cause}); `oncelog dev` starts one, --{service} names another");
+        Exit::Unreachable.because(what)
     })?;
     Ok(dial.bearer().on(channel))
 }
@@ -73,7 +82,12 @@ pub(crate) fn failure(tried: &str, status: &Status) -> anyhow::Error {
         Code::Unauthenticated => "; --token-file or --tls-cert say who you are",
         _ => "",
     };
-    anyhow!("{tried}: {code}{reason}: {message}{advice}", code = name(status.code()))
+    let exit = match status.code() {
+        // No answer of a service: this is what a connection looks like that broke, or a service that is about to end.
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown | Code::Internal => Exit::Failed,
+        _ => Exit::Refused,
+    };
+    exit.because(format!("{tried}: {code}{reason}: {message}{advice}", code = name(status.code())))
 }
 
 /// The code as gRPC's documents spell it.
@@ -124,6 +138,14 @@ mod tests {
         let fault = Fault::new(ErrorCode::UnknownTopicOrPartition, "there is no topic orders");
         let line = failure("fetch", &fault.to_status()).to_string();
         assert_eq!(line, "fetch: NOT_FOUND UNKNOWN_TOPIC_OR_PARTITION: there is no topic orders");
+    }
+
+    #[test]
+    fn only_what_a_service_says_is_a_refusal() {
+        let exit = |status: Status| Exit::of(&failure("fetch", &status));
+        assert_eq!(exit(Status::not_found("x")), Exit::Refused);
+        assert_eq!(exit(Status::resource_exhausted("x")), Exit::Refused);
+        assert_eq!(exit(Status::unavailable("x")), Exit::Failed);
     }
 
     #[tokio::test]

@@ -12,6 +12,8 @@ use broker_svc::Broker;
 use oncelog_edge::{shutdown::Signals, telemetry};
 use producer_svc::Producer;
 
+use crate::output::{self, Output};
+
 /// What `oncelog dev` is told.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -33,6 +35,9 @@ pub(crate) struct Args {
     /// Size of a segment file of the log, in bytes. Less than a broker's own default: a laptop's disk is not all for this.
     #[arg(long, value_name = "BYTES", default_value_t = 16 << 20)]
     segment_bytes: u64,
+    /// The form of what is told when both are ready: lines to try next, or the addresses.
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
 }
 
 /// Runs both services until a signal, or until one of them fails.
@@ -57,9 +62,17 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         .broker(broker.local_addr());
     let mut producer = Producer::start(producer, telemetry.telemetry()).await.context("the producer does not start")?;
 
-    let card = card::card(producer.local_addr(), broker.local_addr());
     let mut out = std::io::stdout();
-    writeln!(out, "oncelog is ready; its data is in {}; Ctrl-C stops it\n\n{card}", args.data_dir.display())?;
+    match args.output {
+        Output::Text => {
+            let card = card::card(producer.local_addr(), broker.local_addr());
+            writeln!(out, "oncelog is ready; its data is in {}; Ctrl-C stops it\n\n{card}", args.data_dir.display())?;
+        }
+        Output::Json => output::json(&serde_json::json!({
+            "broker": broker.local_addr(), "producer": producer.local_addr(),
+            "broker_admin": args.broker_admin_listen, "producer_admin": args.producer_admin_listen, "data_dir": args.data_dir,
+        }))?,
+    }
     out.flush()?;
 
     let failed = tokio::select! {

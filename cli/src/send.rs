@@ -35,7 +35,12 @@ use self::{
     ledger::Ledger,
     recording::Recording,
 };
-use crate::{connect, framing::Framing};
+use crate::{
+    connect,
+    exit::Exit,
+    framing::Framing,
+    output::{self, Output},
+};
 
 /// What `oncelog send` is told.
 #[derive(Debug, clap::Args)]
@@ -72,6 +77,9 @@ pub(crate) struct Args {
     /// Write down what was sent and what was answered, for `oncelog verify`. A new file.
     #[arg(long, value_name = "FILE")]
     history: Option<PathBuf>,
+    /// The form of the account at the end: text goes to stderr, JSON to stdout.
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
 }
 
 /// How records stand on stdin.
@@ -106,7 +114,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     let ended = sending.run(&args).await;
     sending.progress.end();
-    sending.report(ended)
+    sending.report(ended, args.output)
 }
 
 async fn create_if_missing(Args { broker, secured, topic, .. }: &Args, partitions: i32) -> anyhow::Result<()> {
@@ -222,47 +230,56 @@ impl Sending {
         let _ = self.call.requests.try_send(request);
     }
 
-    fn report(mut self, ended: End) -> anyhow::Result<ExitCode> {
+    fn report(mut self, ended: End, output: Output) -> anyhow::Result<ExitCode> {
         let ended = match self.recording.end() {
             Ok(()) => ended,
             Err(error) => unrecorded(&error),
         };
         self.ledger.no_more_answers();
-        let mut err = std::io::stderr().lock();
         let ledger = &self.ledger;
-        writeln!(
-            err,
-            "sent {}, acknowledged {}, refused {}, unknown {}",
-            ledger.records_sent(),
-            ledger.acknowledged(),
-            ledger.refused(),
-            ledger.unknown()
-        )?;
-        for failure in ledger.failures() {
-            writeln!(err, "  {failure}")?;
-        }
-        if ledger.failures_not_kept() > 0 {
-            writeln!(err, "  … and {} more", ledger.failures_not_kept())?;
-        }
-        let all_known = ledger.acknowledged() == ledger.records_sent();
-        match ended {
-            End::Done if all_known => return Ok(ExitCode::SUCCESS),
-            End::Done => {}
-            End::Interrupted => writeln!(err, "oncelog: interrupted: the rest of the input was not sent")?,
-            End::Input(error) => writeln!(err, "oncelog: stdin: {error:#}; what stands from there on was not sent")?,
+        let why = match ended {
+            End::Done => None,
+            End::Interrupted => Some("interrupted: the rest of the input was not sent".to_owned()),
+            End::Input(error) => Some(format!("stdin: {error:#}; what stands from there on was not sent")),
             End::Broken(why) => {
                 let next = ledger.next_record();
-                writeln!(err, "oncelog: {why}. Records from {next} on, if there are any, were not sent")?;
+                Some(format!("{why}. Records from {next} on, if there are any, were not sent"))
             }
+        };
+        match output {
+            Output::Text => tell(ledger, why.as_deref())?,
+            Output::Json => output::json(&serde_json::json!({
+                "sent": ledger.records_sent(), "acknowledged": ledger.acknowledged(), "refused": ledger.refused(),
+                "unknown": ledger.unknown(), "failures": ledger.failures().iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "failures_not_kept": ledger.failures_not_kept(), "ended_early": why,
+            }))?,
         }
-        if ledger.unknown() > 0 {
-            writeln!(
-                err,
-                "oncelog: an unknown record is in the log once or not at all; whoever sends it again may have it twice"
-            )?;
-        }
-        Ok(ExitCode::FAILURE)
+        let exit = match why {
+            _ if ledger.unknown() > 0 => Exit::Unknown,
+            None if ledger.refused() == 0 => Exit::Success,
+            _ => Exit::Failed,
+        };
+        Ok(exit.into())
     }
+}
+
+fn tell(ledger: &Ledger, why: Option<&str>) -> std::io::Result<()> {
+    let mut err = std::io::stderr().lock();
+    let (sent, acknowledged) = (ledger.records_sent(), ledger.acknowledged());
+    writeln!(err, "sent {sent}, acknowledged {acknowledged}, refused {}, unknown {}", ledger.refused(), ledger.unknown())?;
+    for failure in ledger.failures() {
+        writeln!(err, "  {failure}")?;
+    }
+    if ledger.failures_not_kept() > 0 {
+        writeln!(err, "  … and {} more", ledger.failures_not_kept())?;
+    }
+    if let Some(why) = why {
+        writeln!(err, "oncelog: {why}")?;
+    }
+    if ledger.unknown() > 0 {
+        writeln!(err, "oncelog: an unknown record is in the log once or not at all; whoever sends it again may have it twice")?;
+    }
+    Ok(())
 }
 
 fn unrecorded(error: &std::io::Error) -> End {

@@ -5,7 +5,7 @@
 //! told is held against what is there; without one, what can be seen from the log alone.
 
 pub(crate) mod offline;
-mod read_only;
+pub(crate) mod read_only;
 pub(crate) mod verdict;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -14,7 +14,7 @@ use anyhow::Context;
 use oncelog_verify::{HistoryFile, Log, Report, judge, judge_log, live};
 
 use self::verdict::Verdict;
-use crate::{connect, progress::Progress};
+use crate::{connect, exit::Exit, output::Output, progress::Progress};
 
 /// What `oncelog verify` is told.
 #[derive(Debug, clap::Args)]
@@ -38,16 +38,6 @@ pub(crate) struct Args {
     output: Output,
 }
 
-/// The form of a verdict.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Output {
-    /// A line for each fault, and one for the verdict.
-    #[default]
-    Text,
-    /// One JSON object.
-    Json,
-}
-
 /// Verifies, and tells.
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let verdict = match &args.data_dir {
@@ -59,7 +49,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         None => running(&args).await?,
     };
     verdict.tell(args.output, args.history.as_deref())?;
-    Ok(if verdict.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if verdict.is_sound() { Exit::Success } else { Exit::NotSound }.into())
 }
 
 async fn running(args: &Args) -> anyhow::Result<Verdict> {

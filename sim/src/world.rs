@@ -126,13 +126,16 @@ impl World<'_> {
         Ok(())
     }
 
-    /// What was read before a power loss has to be there after it, but for what was trimmed since.
+    /// What was read before a power loss has to be there after it, but for what was trimmed since. A copy of a call that is still on
+    /// its way may come behind it; whether it had a right to is the checker's matter.
     fn compare(&self, before: &Log, after: &Log) {
         if before.partitions().len() != after.partitions().len() {
             self.chronicle.fail("a power loss changed the list of partitions");
         }
         for (before, after) in before.partitions().iter().zip(after.partitions()) {
-            if before.log_end() != after.log_end() || !before.batches().ends_with(after.batches()) {
+            let kept = before.batches().iter().filter(|batch| batch.place.offset >= after.log_start()).count();
+            let kept = &before.batches()[before.batches().len() - kept..];
+            if after.log_end() < before.log_end() || !after.batches().starts_with(kept) {
                 self.chronicle.fail(format!("a power loss changed what can be read of {}", before.name()));
             }
         }

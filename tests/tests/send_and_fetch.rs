@@ -88,7 +88,7 @@ async fn without_the_producer_what_is_not_answered_is_unknown() {
     stack.stage.take_producer().expect("it is up").kill().await.expect("it ran");
     drop(stdin);
     let output = child.wait_with_output().await.expect("it ends");
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(6));
     let said = stderr(&output);
     assert!(said.starts_with("sent 2, acknowledged 0, refused 0, unknown 2\n  records 1 to 2: unknown"), "{said}");
 }

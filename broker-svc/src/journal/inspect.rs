@@ -29,17 +29,17 @@ use crate::entry::{Append, Entry};
 /// A journal that is looked through. It is locked against a broker that starts meanwhile.
 #[derive(Debug)]
 pub struct Inspection {
-    disk: Arc<dyn Disk>,
-    inventory: Inventory,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) inventory: Inventory,
     snapshots: Snapshots,
-    found: Found,
-    trimmed_through: u64,
+    pub(super) found: Found,
+    pub(super) trimmed_through: u64,
     _lock: Box<dyn LockGuard>,
 }
 
 /// What a fold can begin with.
 #[derive(Clone, Copy, Debug)]
-pub struct Base(Option<SnapshotHeader>);
+pub struct Base(pub(super) Option<SnapshotHeader>);
 
 /// What a reading of all data found. Damage ends nothing: all of it is listed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

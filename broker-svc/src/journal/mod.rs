@@ -20,7 +20,7 @@
 //! | `writer`, `new_segment` | writing groups and markers; rolling into a new segment |
 //! | `catalog`, `memory_index`, `block`, `index_file` | which batches are where |
 //! | `reader` | reading batches |
-//! | `inspect` | reading everything, and changing nothing |
+//! | `inspect`, `outline` | reading everything, and changing nothing; what there is, without reading it all |
 //! | `snapshot_writer`, `snapshot_file` | the state, kept |
 //! | `retention`, `background`, `reserve`, `room` | what may go; tidying in steps; space for a full disk; how much is left |
 //! | `error`, `stats` | what went wrong, how large it is |
@@ -46,6 +46,7 @@ mod names;
 mod new_segment;
 mod open;
 mod options;
+mod outline;
 mod position;
 mod random;
 mod reader;
@@ -71,6 +72,7 @@ pub use group::{Group, GroupDraft};
 pub use inspect::{Base, Inspected, Inspection};
 pub use open::{Replay, open};
 pub use options::{GroupLimit, MARKER_BYTES, Options};
+pub use outline::{Outline, SegmentOutline};
 pub use position::{GroupNumber, Position};
 pub use reader::{Reader, StoredBatch};
 pub use real_disk::RealDisk;

@@ -7,6 +7,7 @@ mod faults;
 mod indexes;
 mod inspect;
 mod operations;
+mod outline;
 mod overlay;
 mod recycling;
 mod retention;

@@ -1,4 +1,4 @@
-//! A disk that cannot be changed: whoever verifies a journal leaves it as it was.
+//! A disk that cannot be changed: whoever looks at a journal leaves it as it was.
 
 use std::{
     fs::File,
@@ -16,12 +16,12 @@ use rustix::{
 
 /// A directory, to be read.
 #[derive(Debug)]
-pub(super) struct ReadOnlyDisk(PathBuf);
+pub(crate) struct ReadOnlyDisk(PathBuf);
 
 impl ReadOnlyDisk {
     /// # Errors
     /// It is no directory.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         match path.metadata()?.is_dir() {
             true => Ok(Self(path.to_owned())),
             false => Err(io::ErrorKind::NotADirectory.into()),

@@ -10,7 +10,7 @@ use std::{
 use oncelog_verify::{Evidence, Log, Report};
 use serde::Serialize;
 
-use super::Output;
+use crate::output::{self, Output};
 
 /// What was found.
 #[derive(Debug, Serialize)]
@@ -36,12 +36,10 @@ impl Verdict {
 
     /// Writes it to stdout: faults first, the verdict last.
     pub(crate) fn tell(&self, output: Output, history: Option<&Path>) -> anyhow::Result<()> {
-        let mut out = io::stdout().lock();
         if output == Output::Json {
-            serde_json::to_writer(&mut out, &self)?;
-            writeln!(out)?;
-            return Ok(());
+            return Ok(output::json(self)?);
         }
+        let mut out = io::stdout().lock();
         for damage in &self.damage {
             writeln!(out, "damage: {damage}")?;
         }
