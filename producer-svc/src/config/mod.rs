@@ -16,6 +16,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use key::{ADMIN_LISTEN, BOOTSTRAP_SERVERS, KEYS, LISTEN, PRODUCER_PROPERTIES};
 use reading::{Layers, Reading};
+pub use key::WITHOUT_MEANING;
 pub use settings::{Effective, Settings};
 
 /// What the flags said, each value as it was written. The default says nothing.
