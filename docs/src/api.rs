@@ -94,7 +94,8 @@ impl<'a> File<'a> {
     }
 
     fn declared_enum(&self, page: &mut String, declared: &EnumDescriptorProto, path: &[i32]) {
-        write!(page, "\n### {}\n\n{}\n\n| # | name | meaning |\n|---|---|---|\n", declared.name(), self.comment(path)).expect(STRING);
+        write!(page, "\n### {}\n\n{}\n\n| # | name | meaning |\n|---|---|---|\n", declared.name(), self.comment(path))
+            .expect(STRING);
         for (index, value) in declared.value.iter().enumerate() {
             let meaning = self.cell(&below(path, 2, index));
             writeln!(page, "| {} | `{}` | {meaning} |", value.number(), value.name()).expect(STRING);

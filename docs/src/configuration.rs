@@ -12,7 +12,8 @@ use oncelog_tests::binaries;
 /// If a setting breaks the rules that the page states.
 pub fn page() -> String {
     let broker = Service { name: "broker-svc", prefix: "ONCELOG_BROKER_", command: broker_svc::Config::augment_args(bare()) };
-    let producer = Service { name: "producer-svc", prefix: "ONCELOG_PRODUCER_", command: producer_svc::Config::augment_args(bare()) };
+    let producer =
+        Service { name: "producer-svc", prefix: "ONCELOG_PRODUCER_", command: producer_svc::Config::augment_args(bare()) };
     let ignored: Vec<_> = producer_svc::config::WITHOUT_MEANING.iter().map(|name| format!("`{name}`")).collect();
     let of_producers = PRODUCER_CONFLICTS.replace("IGNORED", &ignored.join(", "));
     let mut page = BEGINNING.to_owned();
@@ -36,6 +37,7 @@ struct Setting {
     flag: String,
     variable: String,
     default: Option<String>,
+    is_required: bool,
     range: String,
     unit: Unit,
     meaning: String,
@@ -69,6 +71,7 @@ impl Service {
             property: self.property(arg.get_id().as_str()),
             variable: variable.or_else(|| said("env")).expect("every setting is a variable"),
             default: default.or_else(|| said("default")),
+            is_required: arg.is_required_set(),
             range,
             unit: Unit::of(&flag),
             meaning: meaning.to_owned(),
@@ -116,9 +119,10 @@ impl Service {
             }
             known + direction * step * taken
         };
+        let steps = if step == 1 { String::new() } else { format!(", in steps of {step}") };
         match (furthest(-1), furthest(1)) {
-            (least, most) if most >= i128::from(i64::MAX) => format!("from {least}"),
-            (least, most) => format!("{least} to {most}"),
+            (least, most) if most >= i128::from(i64::MAX) => format!("from {least}{steps}"),
+            (least, most) => format!("{least} to {most}{steps}"),
         }
     }
 
@@ -127,7 +131,8 @@ impl Service {
         let output = Process::new(binaries::path(self.name)).arg("--help").output().expect("it runs");
         let help = String::from_utf8(output.stdout).expect("text");
         let known = |flag: &str| self.command.get_arguments().any(|arg| arg.get_long() == Some(flag));
-        let others: Vec<_> = flags(&help).into_iter().filter(|(flag, _)| !known(flag) && !["help", "version"].contains(&&**flag)).collect();
+        let others: Vec<_> =
+            flags(&help).into_iter().filter(|(flag, _)| !known(flag) && !["help", "version"].contains(&&**flag)).collect();
         let prefix = self.prefix;
         others.into_iter().map(move |(flag, text)| {
             let (meaning, said) = tags(&text);
@@ -138,6 +143,7 @@ impl Service {
                 property: None,
                 variable: said("env").map(|name| name.trim_end_matches('=').to_owned()).expect("every setting is a variable"),
                 default: said("default"),
+                is_required: false,
                 unit: Unit::of(&flag),
                 meaning: meaning.trim().to_owned(),
                 range,
@@ -151,7 +157,8 @@ impl Service {
 impl Setting {
     /// The page says by which rule a variable is named; so it has to be true.
     fn checked(self, prefix: &str) -> Self {
-        let flag = self.flag.strip_prefix("producer-").unwrap_or(&self.flag);
+        let said_twice = self.flag.strip_prefix("producer-").filter(|_| prefix.ends_with("_PRODUCER_"));
+        let flag = said_twice.unwrap_or(&self.flag);
         assert_eq!(self.variable, format!("{prefix}{}", flag.replace('-', "_").to_uppercase()), "--{}", self.flag);
         self
     }
@@ -159,6 +166,7 @@ impl Setting {
     fn row(&self) -> String {
         let property = self.property.as_ref().map(|name| format!("`{name}`<br>")).unwrap_or_default();
         let default = match self.default.as_deref() {
+            None | Some("") if self.is_required => "has to be said".to_owned(),
             None | Some("") => "none".to_owned(),
             Some(value) => format!("`{value}`{}", self.unit.in_words(value)),
         };
@@ -213,7 +221,12 @@ fn flags(help: &str) -> Vec<(String, String)> {
     for line in help.lines() {
         let first = line.split_whitespace().find_map(|word| word.strip_prefix("--"));
         match (first, flags.last_mut()) {
-            (Some(flag), _) if line.starts_with("  ") && line.trim_start().starts_with('-') && line.find("--") < Some(10) && !line.trim_start().starts_with("- ") => {
+            (Some(flag), _)
+                if line.starts_with("  ")
+                    && line.trim_start().starts_with('-')
+                    && line.find("--") < Some(10)
+                    && !line.trim_start().starts_with("- ") =>
+            {
                 flags.push((flag.to_owned(), String::new()));
             }
             (_, Some((_, text))) => {
@@ -280,7 +293,7 @@ mod tests {
     fn a_range_is_what_the_parser_takes() {
         let service = Service { name: "none", prefix: "", command: broker_svc::Config::augment_args(bare()) };
         assert_eq!(service.bounds("hold-ms", Some(200)), "0 to 10000");
-        assert_eq!(service.bounds("segment-bytes", Some(256 << 20)), "1048576 to 4294967296");
+        assert_eq!(service.bounds("segment-bytes", Some(256 << 20)), "1048576 to 4294967296, in steps of 4096");
         assert_eq!(service.bounds("retention-bytes", None), "from 0");
         assert_eq!(service.bounds("retention-ms", Some(1)), "from -1");
     }

@@ -69,7 +69,8 @@ impl Page {
             let (language, remark) = info.trim().split_once(' ').unwrap_or((info.trim(), ""));
             let mut block = Block { line, language: language.to_owned(), remark: remark.trim().to_owned(), text: String::new() };
             loop {
-                let (inside, _) = lines.next().unwrap_or_else(|| panic!("{}:{line}: the block does not end", self.path.display()));
+                let (inside, _) =
+                    lines.next().unwrap_or_else(|| panic!("{}:{line}: the block does not end", self.path.display()));
                 if inside.starts_with("```") {
                     break;
                 }

@@ -8,8 +8,13 @@
 
 use std::{env, fs, os::unix::fs::symlink, path::Path, process::Stdio, time::Duration};
 
+use oncelog_proto::v1::{DescribeProducersRequest, broker_service_client::BrokerServiceClient};
 use oncelog_tests::{binaries, dev::Dev, workplace::Workplace};
-use tokio::{process::Command, time::timeout};
+use tokio::{
+    process::Command,
+    time::{sleep, timeout},
+};
+use tonic::transport::Endpoint;
 
 use crate::page::root;
 
@@ -70,7 +75,8 @@ impl Stage {
             .env("ONCELOG_ROOT", root())
             .stdin(Stdio::null())
             .kill_on_drop(true);
-        let output = timeout(PATIENCE, command.output()).await.unwrap_or_else(|_| panic!("it takes longer than {PATIENCE:?}:\n{script}"));
+        let output =
+            timeout(PATIENCE, command.output()).await.unwrap_or_else(|_| panic!("it takes longer than {PATIENCE:?}:\n{script}"));
         let output = output.expect("there is bash");
         Ended { well: output.status.success(), said: String::from_utf8_lossy(&output.stdout).into_owned() }
     }
@@ -90,7 +96,9 @@ impl Stage {
         if self.dev.is_none() {
             self.starts += 1;
             let log = self.workplace.path(&format!("dev-{}.log", self.starts));
-            self.dev = Some(Dev::start(&self.workplace.path(DATA), &log).await.expect("oncelog dev starts"));
+            let dev = Dev::start(&self.workplace.path(DATA), &log).await.expect("oncelog dev starts");
+            timeout(PATIENCE, has_its_id(&dev)).await.expect("producer-svc gets an id");
+            self.dev = Some(dev);
         }
         self.dev.as_ref().expect("started")
     }
@@ -103,6 +111,19 @@ impl Stage {
             let [told, also] = [format!("127.0.0.1:{default}"), format!("localhost:{default}")];
             script.replace(&told, &here.to_string()).replace(&also, &here.to_string())
         })
+    }
+}
+
+/// Waits until producer-svc has asked for its producer id: pages show ids, and the first one is its own.
+async fn has_its_id(dev: &Dev) {
+    let channel = Endpoint::from_shared(format!("http://{}", dev.broker)).expect("an address").connect_lazy();
+    let mut client = BrokerServiceClient::new(channel);
+    loop {
+        let described = client.describe_producers(DescribeProducersRequest::default()).await;
+        if described.is_ok_and(|answer| !answer.into_inner().producers.is_empty()) {
+            return;
+        }
+        sleep(Duration::from_millis(20)).await;
     }
 }
 

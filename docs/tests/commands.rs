@@ -64,14 +64,19 @@ async fn try_block(stage: &mut Stage, block: &Block, place: &str) -> Result<(), 
         }
         let ended = stage.run(&command).await;
         match answer {
-            None if !ended.well => return Err(format!("{command}--- failed with\n{}", ended.said)),
+            None if !ended.well => return Err(format!("{command}--- failed with\n{}", beginning(&ended.said))),
             Some(answer) if !alike(&answer, &ended.said) => {
-                return Err(format!("$ {command}\n--- the page says\n{answer}--- but it says\n{}", ended.said));
+                return Err(format!("$ {command}\n--- the page says\n{answer}--- but it says\n{}", beginning(&ended.said)));
             }
             _ => {}
         }
     }
     Ok(())
+}
+
+/// As much of it as somebody reads.
+fn beginning(text: &str) -> String {
+    text.chars().take(2_000).collect()
 }
 
 /// Each command behind a `$`, with what stands below it. A backslash at its end goes on with the next line.
@@ -97,7 +102,8 @@ fn alike(expected: &str, said: &str) -> bool {
 
 /// Every time of day becomes the same.
 fn timeless(text: &str) -> String {
-    let is_time = |word: &str| word.len() >= 20 && word.ends_with('Z') && word.get(4..5) == Some("-") && word.get(10..11) == Some("T");
+    let is_time =
+        |word: &str| word.len() >= 20 && word.ends_with('Z') && word.get(4..5) == Some("-") && word.get(10..11) == Some("T");
     let in_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, ':' | '.' | '-');
     let words = text.split_inclusive(|c| !in_word(c));
     words.map(|word| if is_time(word.trim_end_matches(|c| !in_word(c))) { "TIME\"" } else { word }).collect()

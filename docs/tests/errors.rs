@@ -10,7 +10,8 @@ use prost_types::FileDescriptorSet;
 use tonic::Code;
 
 const CODES: [&str; 6] = ["code", "meaning", "whose fault", "retry", "outcome known", "gRPC status"];
-const STATUSES: [&str; 5] = ["status", "codes that come with it", "what else it may mean", "retry", "outcome known"];
+const STATUSES: [&str; 6] =
+    ["status", "codes that come with it", "what else it may mean", "whose fault", "retry", "outcome known"];
 
 /// The rows under a heading, by their first cell.
 fn rows<const N: usize>(heading: &str, columns: [&str; N]) -> BTreeMap<String, [String; N]> {
@@ -40,7 +41,8 @@ fn declared() -> Vec<ErrorCode> {
 fn of_each_code_the_page_says_what_the_code_says() {
     let said = rows("## Codes", CODES);
     let yes_or_no = |is: bool| if is { "yes" } else { "no" };
-    let mut codes: BTreeMap<_, _> = declared().into_iter().map(|code| (format!("{} ({})", code.reason(), code as i32), code)).collect();
+    let mut codes: BTreeMap<_, _> =
+        declared().into_iter().map(|code| (format!("{} ({})", code.reason(), code as i32), code)).collect();
     for (name, [_, _, _, retry, known, status]) in &said {
         let code = codes.remove(name).unwrap_or_else(|| panic!("no code is called {name}"));
         assert_eq!(retry, yes_or_no(code.is_retriable()), "{name}: retry");

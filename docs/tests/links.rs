@@ -56,7 +56,9 @@ fn a_broken_link_is_found() {
     for broken in ["nothing.md", "../README.md#nothing", "#nothing", "../../etc/passwd"] {
         assert!(follow(&page, broken).is_err(), "{broken}");
     }
-    for sound in ["../README.md", "../README.md#start", "../proto/RULES.md#what-must-always-be-true", "../bench", "https://example.org"] {
+    for sound in
+        ["../README.md", "../README.md#start", "../proto/RULES.md#what-must-always-be-true", "../bench", "https://example.org"]
+    {
         assert_eq!(follow(&page, sound), Ok(()), "{sound}");
     }
 }
