@@ -66,7 +66,8 @@ impl Page {
         let mut lines = self.text.lines().zip(1..);
         while let Some((opening, line)) = lines.next() {
             let Some(info) = opening.strip_prefix("```") else { continue };
-            let (language, remark) = info.trim().split_once(' ').unwrap_or((info.trim(), ""));
+            let info = info.trim();
+            let (language, remark) = info.split_once(' ').unwrap_or((info, ""));
             let mut block = Block { line, language: language.to_owned(), remark: remark.trim().to_owned(), text: String::new() };
             loop {
                 let (inside, _) =

@@ -24,7 +24,7 @@ fn follow(from: &Page, target: &str) -> Result<(), &'static str> {
         return Ok(());
     }
     let (path, anchor) = target.split_once('#').map_or((target, None), |(path, anchor)| (path, Some(anchor)));
-    let folder = from.path.parent().unwrap_or(Path::new(""));
+    let folder = from.path.parent().unwrap_or_else(|| Path::new(""));
     let path = if path.is_empty() { from.path.clone() } else { within(&folder.join(path)).ok_or("it leaves the repository")? };
     if !root().join(&path).exists() {
         return Err("there is no such file");

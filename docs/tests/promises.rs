@@ -1,6 +1,9 @@
 //! What is said in more than one place is said alike, and what should be told is told.
 
+use std::fs;
+
 use oncelog_docs::page::Page;
+use oncelog_tests::workplace::Workplace;
 
 const PROMISE: &str = "each accepted record is in the log exactly once, in order, and durable before it is acknowledged, whichever of \
     the network and the broker failed and was retried in between, within a stated window. Accepted means that `Send` answered OK; \
@@ -25,4 +28,19 @@ fn every_setting_of_a_kafka_producer_is_on_the_page_for_those_who_come_from_ther
     assert!(known.len() > 40, "{known:?}");
     let missing: Vec<_> = known.iter().filter(|name| !page.contains(&format!("`{name}`"))).collect();
     assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn the_properties_that_the_page_brings_along_are_taken_and_what_is_ignored_is_named() {
+    let page = Page::read("docs/migrating-from-kafka.md");
+    let block = page.blocks().into_iter().find(|block| block.text.contains("producer.properties")).expect("an example");
+    let (_, rest) = block.text.split_once("<<'END'\n").expect("a file");
+    let (properties, _) = rest.split_once("END\n").expect("its end");
+    let workplace = Workplace::new();
+    let file = workplace.path("producer.properties");
+    fs::write(&file, properties).expect("a new file");
+    let settings = producer_svc::Config::default().with("producer.properties", file.display()).resolve(&|_| None).expect("taken");
+    assert_eq!(settings.linger.as_millis(), 20);
+    let [ignored] = settings.warnings.as_slice() else { panic!("{:?}", settings.warnings) };
+    assert!(ignored.contains("client.id"), "{ignored}");
 }

@@ -14,9 +14,9 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, path::Path};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+pub use key::WITHOUT_MEANING;
 use key::{ADMIN_LISTEN, BOOTSTRAP_SERVERS, KEYS, LISTEN, PRODUCER_PROPERTIES};
 use reading::{Layers, Reading};
-pub use key::WITHOUT_MEANING;
 pub use settings::{Effective, Settings};
 
 /// What the flags said, each value as it was written. The default says nothing.
