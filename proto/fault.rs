@@ -1,6 +1,6 @@
 //! The table of errors: what each code means to a caller, in one place.
 //!
-//! The README prints this table; a test there compares the two.
+//! docs/errors.md prints this table; a test there compares the two.
 
 use std::{borrow::Cow, fmt, time::Duration};
 

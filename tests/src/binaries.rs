@@ -36,6 +36,17 @@ pub fn command(name: &str) -> tokio::process::Command {
     program(name).command()
 }
 
+/// Is there a grpcurl?
+///
+/// # Panics
+/// If there is none where `CI=true`: a test that is left out there would never be missed.
+pub fn has_grpcurl() -> bool {
+    let found = Command::new("grpcurl").arg("-version").output().is_ok_and(|output| output.status.success());
+    let required = env::var("CI").is_ok_and(|value| value == "true");
+    assert!(found || !required, "CI=true, and there is no grpcurl in PATH");
+    found
+}
+
 fn build() -> PathBuf {
     // target/<profile>/deps/<test>
     let test = env::current_exe().expect("a running test has a path");

@@ -15,6 +15,10 @@ pub struct Dev {
     pub broker: SocketAddr,
     /// Where the producer listens.
     pub producer: SocketAddr,
+    /// Where the broker's probes and metrics are.
+    pub broker_admin: SocketAddr,
+    /// Where the producer's probes and metrics are.
+    pub producer_admin: SocketAddr,
 }
 
 impl Dev {
@@ -35,6 +39,6 @@ impl Dev {
         let mut process = Process::start(&binaries::program("oncelog"), &args, log)?;
         process.ready(broker_admin).await?;
         process.ready(producer_admin).await?;
-        Ok(Self { process, broker, producer })
+        Ok(Self { process, broker, producer, broker_admin, producer_admin })
     }
 }

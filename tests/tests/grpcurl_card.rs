@@ -1,19 +1,12 @@
 //! The lines that `oncelog dev` prints, run as they are by a shell, with the real grpcurl.
 
-use std::{env, process::Command};
+use std::env;
 
 use oncelog_tests::{binaries, dev::Dev, workplace::Workplace};
 
-fn has_grpcurl() -> bool {
-    let found = Command::new("grpcurl").arg("-version").output().is_ok_and(|output| output.status.success());
-    let required = env::var("CI").is_ok_and(|value| value == "true");
-    assert!(found || !required, "CI=true, and there is no grpcurl in PATH");
-    found
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_printed_lines_do_what_they_say() {
-    if !has_grpcurl() {
+    if !binaries::has_grpcurl() {
         eprintln!("LEFT OUT: there is no grpcurl in PATH");
         return;
     }

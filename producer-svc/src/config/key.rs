@@ -250,7 +250,7 @@ pub(crate) const KEYS: [&Key; 32] = [
 
 /// What a Kafka producer knows and what means nothing here: there is one broker at one address, one partitioner, and callers
 /// serialize. Names that end with a dot stand for all that start with them.
-pub(crate) const WITHOUT_MEANING: &[&str] = &[
+pub const WITHOUT_MEANING: &[&str] = &[
     "auto.include.jmx.reporter",
     "client.dns.lookup",
     "client.id",

@@ -14,6 +14,7 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, path::Path};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+pub use key::WITHOUT_MEANING;
 use key::{ADMIN_LISTEN, BOOTSTRAP_SERVERS, KEYS, LISTEN, PRODUCER_PROPERTIES};
 use reading::{Layers, Reading};
 pub use settings::{Effective, Settings};
