@@ -169,9 +169,10 @@ impl Producing {
             }
             return;
         }
-        let next = lane.next();
-        if base != next {
-            self.accusations.accuse(Duty::Sequence, format!("{batch} is a new batch; the next sequence is {next}"));
+        // Concurrent calls arrive in any order, so a gap says nothing yet.
+        if let Some(other) = lane.overlapped(base, *count) {
+            let what = format!("{batch} is a new batch of {count} records, and overlaps the one of sequence {other}");
+            self.accusations.accuse(Duty::Sequence, what);
         }
         lane.batches.insert(base, Sent { count: *count, checksum: *checksum, is_resolved: false, is_refused: false });
         let span = lane.batches.values().skip_while(|sent| sent.is_resolved).count();
@@ -276,6 +277,7 @@ impl Producing {
 
     /// The run is over; the program says this of each record.
     pub(crate) fn claimed(&mut self, claims: &[Claim]) {
+        self.judge_gaps();
         for (number, claim) in (0..).zip(claims) {
             match claim {
                 // What is in the log tells.
@@ -296,6 +298,21 @@ impl Producing {
         }
     }
 
+    /// An epoch that is given up may have gaps: its calls were cancelled, some before they were on their way.
+    fn judge_gaps(&mut self) {
+        for ((producer, partition), lane) in &self.lanes {
+            if self.recovered.contains_key(producer) || self.lost.contains(&producer.id) {
+                continue;
+            }
+            if let Some(missing) = lane.gap() {
+                let Producer { id, epoch } = producer;
+                let what =
+                    format!("{partition}: producer {id} epoch {epoch}: sequence {missing} was never sent, others above it were");
+                self.accusations.accuse(Duty::Sequence, what);
+            }
+        }
+    }
+
     /// Tokens of its recoveries.
     pub(crate) fn tokens(&self) -> HashSet<String> {
         self.tokens.values().cloned().collect()
@@ -307,9 +324,22 @@ impl Producing {
 }
 
 impl Lane {
-    /// The sequence behind the highest that was tagged.
-    fn next(&self) -> i64 {
-        self.batches.last_key_value().map_or(0, |(base, sent)| base + i64::from(sent.count))
+    /// The base sequence of a batch that these sequences overlap.
+    fn overlapped(&self, base: i64, count: u32) -> Option<i64> {
+        let (other, sent) = self.batches.range(..base + i64::from(count)).next_back()?;
+        (other + i64::from(sent.count) > base).then_some(*other)
+    }
+
+    /// The first sequence that is missing below others.
+    fn gap(&self) -> Option<i64> {
+        let mut next = 0;
+        for (base, sent) in &self.batches {
+            if *base != next {
+                return Some(next);
+            }
+            next = base + i64::from(sent.count);
+        }
+        None
     }
 }
 
@@ -328,6 +358,9 @@ fn carried(request: &ProduceRequest, batch: &Batch) -> Result<Carried, String> {
     let packed = packed.map_err(unreadable)?;
     let records: Option<Vec<u32>> = packed.records().map_err(unreadable)?.iter().map(number_of).collect();
     let records = records.ok_or_else(|| format!("{partition}: a batch has a record that is not by the rule"))?;
+    if batch.base_sequence < 0 || batch.base_sequence > HIGHEST_BASE {
+        return Err(format!("{partition}: a batch has the base sequence {}", batch.base_sequence));
+    }
     let producer = Producer { id, epoch: request.producer_epoch };
     Ok(Carried {
         partition,
@@ -350,6 +383,8 @@ fn is_final(code: ErrorCode) -> bool {
     !is_of_the_tag && !code.is_retriable()
 }
 
+/// Sequences begin at 0 and a run has a few hundred; far below where their sum would overflow.
+const HIGHEST_BASE: i64 = i64::MAX / 2;
 /// Calls, and batches of a partition, that may be unresolved.
 const WINDOW: usize = 5;
 
@@ -434,14 +469,34 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_stays_with_its_bytes_and_has_no_gap_before_it() {
+    fn a_tag_stays_with_its_bytes() {
         let mut producing = fresh();
         producing.called(&produce(FIRST, 0, 0));
         producing.called(&produce(FIRST, 0, 0));
         assert_eq!(duties(&mut producing), []);
         producing.called(&produce(FIRST, 0, 1));
-        producing.called(&produce(FIRST, 2, 2));
-        assert_eq!(duties(&mut producing), [Duty::Unchanged, Duty::Sequence]);
+        assert_eq!(duties(&mut producing), [Duty::Unchanged]);
+    }
+
+    #[test]
+    fn sequences_arrive_in_any_order_and_have_neither_gaps_nor_overlaps() {
+        let mut producing = fresh();
+        for number in [2, 0, 1] {
+            producing.called(&produce(FIRST, number, number));
+        }
+        producing.claimed(&[]);
+        assert_eq!(duties(&mut producing), []);
+        producing.called(&produce(FIRST, 4, 4));
+        producing.claimed(&[]);
+        assert_eq!(duties(&mut producing), [Duty::Sequence], "3 is missing");
+        let mut two = produce(FIRST, 3, 5);
+        two.batches[0].records.push(record(6));
+        producing.called(&two);
+        assert_eq!(duties(&mut producing), [Duty::Sequence], "4 is there already");
+        producing.init_answered(&recovery("x"), granted(RAISED));
+        producing.called(&produce(RAISED, 1, 7));
+        producing.claimed(&[]);
+        assert_eq!(duties(&mut producing), [Duty::Sequence], "an epoch begins at 0");
     }
 
     #[test]
