@@ -197,7 +197,7 @@ impl BrokerService for BrokerFront {
         let (call, faults) = {
             let mut state = self.state();
             let (call, records) = state.producing.called(&request);
-            (call, state.script.call(&records))
+            (call, state.script.call(&records, request.producer_epoch > 0))
         };
         let arrived = Arrived { front: self, call };
         self.judge_outstanding().await;

@@ -11,8 +11,9 @@
 //! | [`producing`], [`sending`] | the judges of what it does; pure |
 //! | [`verdict`] | what it says, against what is in the log |
 //! | [`accusation`] | what it is blamed for |
-//! | [`run`], [`command`] | one run; who kills the services |
+//! | [`suite`], [`run`], [`command`] | all runs of a program; one of them; who kills the services |
 //! | [`through_producer_svc`] | producer-svc as a program like any other |
+//! | [`wrong`], [`self_check`] | programs that are wrong on purpose, and whether they are accused |
 
 mod accusation;
 mod broker_front;
@@ -23,28 +24,32 @@ mod producing;
 mod run;
 mod scenario;
 mod script;
+mod self_check;
 mod sending;
+mod suite;
 mod through_producer_svc;
 mod verdict;
 mod way;
+mod wrong;
 
 use std::{
-    collections::HashMap,
     env,
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::{Context, ensure};
-use clap::{Parser, Subcommand};
-use oncelog_chaos::program::{Program, Programs};
+use clap::{Parser, Subcommand, ValueEnum};
+use oncelog_chaos::program::Program;
 
 use crate::{
-    accusation::{Accusation, Duty},
     contract::{Assignment, Claim},
-    run::{Ran, Role, Theatre},
-    scenario::{PRODUCER, SENDER, Scenario},
+    run::{Ran, Role},
+    scenario::Scenario,
+    suite::{Judged, Suite, scenarios},
+    wrong::{ProducerDefect, SenderDefect},
 };
 
 /// Judges a client of oncelog. Exit status: 0 it conforms, 1 it does not, 2 wrong usage.
@@ -54,6 +59,9 @@ struct Args {
     /// Where broker-svc and producer-svc are. Default: beside this command.
     #[arg(long, value_name = "DIR", global = true)]
     services: Option<PathBuf>,
+    /// How long a program may take for a scenario, in seconds, from 1.
+    #[arg(long, value_name = "SECONDS", global = true, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    patience: u64,
     #[command(subcommand)]
     what: What,
 }
@@ -61,17 +69,29 @@ struct Args {
 #[derive(Debug, Subcommand)]
 enum What {
     /// Judge a program that is an idempotent producer on InitProducerId and Produce.
-    Producer(Judged),
+    Producer(Chosen),
     /// Judge a program that calls Send.
-    Sender(Judged),
-    /// List the scenarios.
+    Sender(Chosen),
+    /// List the scenarios, and the defects of the programs that are wrong on purpose.
     List,
-    /// Be such a program, by starting producer-svc: `oncelog-conformance producer -- oncelog-conformance through-producer-svc`.
+    /// Judge the judge: programs that are wrong on purpose, each in one way, are accused of it.
+    SelfCheck,
+    /// Be a program to judge: `oncelog-conformance producer -- oncelog-conformance wrong-producer six-outstanding`.
+    WrongProducer {
+        /// What is wrong with it. Default: nothing.
+        defect: Option<ProducerDefect>,
+    },
+    /// The same, on Send.
+    WrongSender {
+        /// What is wrong with it. Default: nothing.
+        defect: Option<SenderDefect>,
+    },
+    /// The same, by starting producer-svc: `oncelog-conformance producer -- oncelog-conformance through-producer-svc`.
     ThroughProducerSvc,
 }
 
 #[derive(Debug, clap::Args)]
-struct Judged {
+struct Chosen {
     /// Run this scenario alone; may be repeated.
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
@@ -93,56 +113,52 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> anyhow::Result<bool> {
+    let this = env::current_exe()?;
     let services = match args.services {
         Some(directory) => directory,
-        None => env::current_exe()?.parent().context("where this command is")?.to_owned(),
+        None => this.parent().context("where this command is")?.to_owned(),
     };
-    let program = |name: &str| Program::new(services.join(name));
+    let patience = Duration::from_secs(args.patience);
     match args.what {
         What::List => list(),
         What::ThroughProducerSvc => {
             let directory = tempfile::tempdir()?;
-            let assignment = Assignment::from_environment()?;
-            let claims = through_producer_svc::run(&assignment, &program("producer-svc"), directory.path()).await?;
-            tell_claims(&claims)
+            let program = Program::new(services.join("producer-svc"));
+            tell_claims(&through_producer_svc::run(&Assignment::from_environment()?, &program, directory.path()).await?)
         }
-        What::Producer(judged) => judge(Role::Producer, PRODUCER, &judged, &program).await,
-        What::Sender(judged) => judge(Role::Sender, SENDER, &judged, &program).await,
+        What::WrongProducer { defect } => tell_claims(&wrong::produce(&Assignment::from_environment()?, defect).await?),
+        What::WrongSender { defect } => tell_claims(&wrong::send(&Assignment::from_environment()?, defect).await?),
+        What::Producer(program) => judge(Suite::start(&services, patience).await?, Role::Producer, &program).await,
+        What::Sender(program) => judge(Suite::start(&services, patience).await?, Role::Sender, &program).await,
+        What::SelfCheck => {
+            let mut suite = Suite::start(&services, patience).await?;
+            let is_right = self_check::run(&mut suite, this).await?;
+            suite.stop().await?;
+            Ok(is_right)
+        }
     }
 }
 
-/// Runs the scenarios one after the other, and tells of each when it is over.
-async fn judge(role: Role, scenarios: &[Scenario], judged: &Judged, program: &dyn Fn(&str) -> Program) -> anyhow::Result<bool> {
-    for name in &judged.only {
-        let is_known = scenarios.iter().any(|scenario| scenario.name == name);
+async fn judge(mut suite: Suite, role: Role, program: &Chosen) -> anyhow::Result<bool> {
+    let Chosen { only, command } = program;
+    for name in only {
+        let is_known = scenarios(role).iter().any(|scenario| scenario.name == name);
         ensure!(is_known, "there is no scenario {name:?}; `oncelog-conformance list` tells all");
     }
-    let chosen: Vec<_> = scenarios
-        .iter()
-        .filter(|scenario| judged.only.is_empty() || judged.only.iter().any(|name| name == scenario.name))
-        .collect();
-    let directory = tempfile::tempdir()?;
-    let programs = Programs { broker: program("broker-svc"), producer: program("producer-svc") };
-    let mut theatre = Theatre::start(programs, directory.path()).await?;
-    let mut tokens: HashMap<String, &str> = HashMap::new();
-    let mut failed = 0;
-    for scenario in &chosen {
-        let mut ran = theatre.run(role, scenario, &judged.command).await?;
-        for token in std::mem::take(&mut ran.tokens) {
-            if let Some(before) = tokens.insert(token, scenario.name) {
-                let what =
-                    format!("the token of {before:?} is used by another process; two that share one come to share an epoch");
-                ran.accusations.push(Accusation { duty: Duty::Token, what });
-            }
-        }
-        failed += usize::from(!ran.accusations.is_empty());
-        tell(scenario, &ran)?;
-    }
-    theatre.stop().await?;
+    let is_chosen = |scenario: &&Scenario| only.is_empty() || only.iter().any(|name| name == scenario.name);
+    let (mut all, mut failed) = (0, 0);
+    suite
+        .judge(Judged { role, title: "judged", command }, scenarios(role).iter().filter(is_chosen), |scenario, ran| {
+            all += 1;
+            failed += usize::from(!ran.accusations.is_empty());
+            tell(scenario, ran)
+        })
+        .await?;
+    suite.stop().await?;
     let mut out = io::stdout().lock();
     match failed {
-        0 => writeln!(out, "conforms: {} scenarios", chosen.len())?,
-        _ => writeln!(out, "DOES NOT CONFORM: {failed} of {} scenarios failed", chosen.len())?,
+        0 => writeln!(out, "conforms: {all} scenarios")?,
+        _ => writeln!(out, "DOES NOT CONFORM: {failed} of {all} scenarios failed")?,
     }
     Ok(failed == 0)
 }
@@ -167,12 +183,8 @@ fn tell(scenario: &Scenario, ran: &Ran) -> anyhow::Result<()> {
         return Ok(());
     }
     writeln!(out, "       ({})", scenario.about)?;
-    for accusation in ran.accusations.iter().take(ACCUSATIONS_SHOWN) {
+    for accusation in &ran.accusations {
         writeln!(out, "       {accusation}")?;
-    }
-    let more = ran.accusations.len().saturating_sub(ACCUSATIONS_SHOWN);
-    if more > 0 {
-        writeln!(out, "       and {more} more")?;
     }
     let lines: Vec<_> = ran.stderr.lines().collect();
     for line in &lines[lines.len().saturating_sub(LINES_SHOWN)..] {
@@ -183,12 +195,22 @@ fn tell(scenario: &Scenario, ran: &Ran) -> anyhow::Result<()> {
 
 fn list() -> anyhow::Result<bool> {
     let mut out = io::stdout().lock();
-    for (role, scenarios) in [("producer", PRODUCER), ("sender", SENDER)] {
-        for scenario in scenarios {
-            writeln!(out, "{role:<9} {:<22} {}", scenario.name, scenario.about)?;
+    for (name, role) in [("producer", Role::Producer), ("sender", Role::Sender)] {
+        for scenario in scenarios(role) {
+            writeln!(out, "{name:<14} {:<30} {}", scenario.name, scenario.about)?;
         }
     }
+    defects::<ProducerDefect>("wrong-producer", &mut out)?;
+    defects::<SenderDefect>("wrong-sender", &mut out)?;
     Ok(true)
+}
+
+fn defects<Defect: ValueEnum>(program: &str, out: &mut impl Write) -> anyhow::Result<()> {
+    for value in Defect::value_variants().iter().filter_map(Defect::to_possible_value) {
+        let about = value.get_help().map(ToString::to_string).unwrap_or_default();
+        writeln!(out, "{program:<14} {:<30} {about}", value.get_name())?;
+    }
+    Ok(())
 }
 
 fn tell_claims(claims: &[Claim]) -> anyhow::Result<bool> {
@@ -203,6 +225,5 @@ fn tell_claims(claims: &[Claim]) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-const ACCUSATIONS_SHOWN: usize = 10;
 /// Of the program's stderr.
 const LINES_SHOWN: usize = 20;

@@ -99,7 +99,7 @@ impl ProducerService for ProducerFront {
         let (numbers, faults) = {
             let mut state = self.state();
             let numbers = state.sending.called(&request, has_deadline);
-            let faults = state.script.call(&numbers);
+            let faults = state.script.call(&numbers, false);
             (numbers, faults)
         };
         let (mut treatment, mut way): (_, Option<Way>) = (Treatment::Whole, None);

@@ -224,7 +224,7 @@ impl Producing {
 
     /// A call's answer leaves.
     pub(crate) fn answered(&mut self, call: Call, request: &ProduceRequest, answer: &Result<ProduceResponse, Status>) {
-        self.open.remove(&call);
+        let is_heard = self.open.remove(&call);
         let results = answer.as_ref().map_or(&[][..], |response| response.results.as_slice());
         for (index, batch) in request.batches.iter().enumerate() {
             let Ok(carried) = carried(request, batch) else { continue };
@@ -250,7 +250,8 @@ impl Producing {
             };
             if is_refused {
                 self.refused.extend(&carried.records);
-                if let Some(sent) = self.sent(&carried) {
+                // Of a call that was given up the program has not heard the answer, and sends the batch again.
+                if let Some(sent) = self.sent(&carried).filter(|_| is_heard) {
                     sent.is_refused = true;
                 }
             }

@@ -58,15 +58,25 @@ pub(crate) struct Ran {
 #[derive(Debug)]
 pub(crate) struct Theatre {
     stage: Stage,
+    patience: Duration,
+}
+
+/// What is run.
+#[derive(Clone, Debug)]
+pub(crate) struct Assigned<'a> {
+    /// Nobody has written to it.
+    pub(crate) topic: String,
+    /// The program and its arguments.
+    pub(crate) command: &'a [String],
 }
 
 impl Theatre {
-    /// Starts them; data and logs go to `directory`.
+    /// Starts them; data and logs go to `directory`. A program has to end within `patience`.
     ///
     /// # Errors
     /// One of them does not start.
-    pub(crate) async fn start(programs: Programs, directory: &Path) -> anyhow::Result<Self> {
-        Ok(Self { stage: Stage::start(programs, &directory.join("data"), directory, &[], &[]).await? })
+    pub(crate) async fn start(programs: Programs, directory: &Path, patience: Duration) -> anyhow::Result<Self> {
+        Ok(Self { stage: Stage::start(programs, &directory.join("data"), directory, &[], &[]).await?, patience })
     }
 
     /// Stops them.
@@ -81,7 +91,8 @@ impl Theatre {
     ///
     /// # Errors
     /// The services fail; not the program.
-    pub(crate) async fn run(&mut self, role: Role, scenario: &Scenario, command: &[String]) -> anyhow::Result<Ran> {
+    pub(crate) async fn run(&mut self, role: Role, scenario: &Scenario, assigned: Assigned<'_>) -> anyhow::Result<Ran> {
+        let Assigned { topic, command } = assigned;
         let (commands, kills) = Commands::new();
         let script = Script::new(scenario.script);
         let front = match role {
@@ -89,14 +100,13 @@ impl Theatre {
             Role::Sender => Front::Producer(ProducerFront::new(channel(self.stage.producer_addr()), commands, script)),
         };
         let (address, serving) = front.serve().await?;
-        let topic = format!("{}-{}", scenario.topic(), if role == Role::Producer { "produced" } else { "sent" });
         let assignment = Assignment { address: address.to_string(), topic, records: RECORDS, timeout: TIMEOUT };
         let mut accusations = Accusations::default();
         let output = self.perform(role, command, &assignment, kills).await?;
         let (claims, stderr) = match &output {
             Some(output) => (heard(output, &mut accusations), String::from_utf8_lossy(&output.stderr).into_owned()),
             None => {
-                accusations.accuse(Duty::Program, format!("it has not ended after {} s", PATIENCE.as_secs()));
+                accusations.accuse(Duty::Program, format!("it has not ended after {} s", self.patience.as_secs()));
                 (Vec::new(), String::new())
             }
         };
@@ -130,14 +140,14 @@ impl Theatre {
             .stdout(std::process::Stdio::piped())
             .stderr(std::process::Stdio::piped());
         let child = program_command.spawn().with_context(|| format!("{program} cannot be started"))?;
-        let mut ended = std::pin::pin!(timeout(PATIENCE, child.wait_with_output()));
+        let mut ended = std::pin::pin!(timeout(self.patience, child.wait_with_output()));
         loop {
             tokio::select! {
                 output = &mut ended => return Ok(output.ok().transpose()?),
                 Some(done) = kills.recv() => {
                     match role {
                         Role::Producer => self.stage.kill_broker().await?,
-                        Role::Sender => self.stage.take_producer()?.kill().await?,
+                        Role::Sender => self.stage.kill_producer().await?,
                     }
                     // Whoever asked may be gone.
                     let _ = done.send(());
@@ -238,5 +248,3 @@ fn exercised(script: &Script, accusations: &mut Accusations) {
 
 const RECORDS: u32 = 200;
 const TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a program may take. The slowest scenario costs a good one some five deadlines.
-const PATIENCE: Duration = Duration::from_secs(60);

@@ -18,6 +18,8 @@ pub(crate) enum On {
     RecordFirst(u32),
     /// All but the first.
     RecordAgain(u32),
+    /// The first of them in an epoch that a recovery has raised.
+    RecordRaised(u32),
 }
 
 /// What happens to a call.
@@ -64,14 +66,16 @@ pub(crate) struct Script {
     rules: Vec<(On, Fault, bool)>,
     inits: u32,
     calls: u32,
-    /// How many calls carried a record that a rule names.
+    /// How many calls carried a record.
     records: HashMap<u32, u32>,
+    /// And how many of them in an epoch that was raised.
+    raised: HashMap<u32, u32>,
 }
 
 impl Script {
     pub(crate) fn new(rules: &[(On, Fault)]) -> Self {
         let rules = rules.iter().map(|(on, fault)| (*on, *fault, false)).collect();
-        Self { rules, inits: 0, calls: 0, records: HashMap::new() }
+        Self { rules, inits: 0, calls: 0, records: HashMap::new(), raised: HashMap::new() }
     }
 
     /// What happens to the `InitProducerId` that has just arrived.
@@ -81,20 +85,22 @@ impl Script {
         self.strike(|on| on == On::Init(number))
     }
 
-    /// What happens to the `Produce` or `Send` that has just arrived with these records.
-    pub(crate) fn call(&mut self, records: &[u32]) -> Vec<Fault> {
+    /// What happens to the `Produce` or `Send` that has just arrived with these records, in an epoch that was raised or not.
+    pub(crate) fn call(&mut self, records: &[u32], is_raised: bool) -> Vec<Fault> {
         self.calls += 1;
         let number = self.calls;
         for record in records {
             *self.records.entry(*record).or_default() += 1;
+            *self.raised.entry(*record).or_default() += u32::from(is_raised);
         }
-        let times = self.records.clone();
+        let (times, raised) = (self.records.clone(), self.raised.clone());
         self.strike(|on| match on {
             On::Init(_) => false,
             On::Call(call) => call == number,
             On::Record(record) => records.contains(&record),
             On::RecordFirst(record) => records.contains(&record) && times[&record] == 1,
             On::RecordAgain(record) => records.contains(&record) && times[&record] > 1,
+            On::RecordRaised(record) => is_raised && records.contains(&record) && raised[&record] == 1,
         })
     }
 
@@ -124,12 +130,14 @@ mod tests {
             (On::Call(2), Fault::Fence),
             (On::RecordFirst(3), lose),
             (On::RecordAgain(3), Fault::Forget),
+            (On::RecordRaised(4), Fault::Kill),
             (On::Init(1), Fault::Kill),
         ]);
-        assert_eq!(script.call(&[1, 2]), []);
-        assert_eq!(script.call(&[3, 4]), [Fault::Fence, lose]);
-        assert_eq!(script.left_over().count(), 2);
-        assert_eq!(script.call(&[3, 4]), [Fault::Forget]);
+        assert_eq!(script.call(&[1, 2], false), []);
+        assert_eq!(script.call(&[3, 4], false), [Fault::Fence, lose]);
+        assert_eq!(script.left_over().count(), 3);
+        assert_eq!(script.call(&[3, 4], false), [Fault::Forget]);
+        assert_eq!((script.call(&[4], true), script.call(&[4], true)), (vec![Fault::Kill], Vec::new()));
         assert_eq!((script.init(), script.init()), (vec![Fault::Kill], Vec::new()));
         assert_eq!(script.left_over().count(), 0);
     }

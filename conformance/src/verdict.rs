@@ -25,14 +25,16 @@ pub(crate) fn judge_claims(log: &Log, topic: &str, claims: &[Claim], accusations
     Ok(())
 }
 
-/// The program as a caller that sends its records one by one in a stream, and hears at the end what became of them.
+/// The program as a caller that sends its records one by one in a stream, and hears at the end what became of them. What is unknown
+/// is no part of the stream: its copies may arrive whenever they do, and nothing is said of where they stand.
 fn history(log: &Log, topic: &str, claims: &[Claim]) -> Vec<Line> {
     let times = append_times(log);
-    let began = Event::Began(Began { format: FORMAT, alone: true, expiration_ms: None });
-    let called = (0..).zip(claims).map(|(number, _)| {
+    let began = Event::Began(Began { format: FORMAT, alone: true, once: false, expiration_ms: None });
+    let called = (0..).zip(claims).map(|(number, claim)| {
         let records = vec![Digest::of(&record(number))];
         let (call, caller) = (CallId(u64::from(number)), CallerId(0));
-        Event::SendCalled(SendCalled { call, caller, streamed: true, topic: topic.to_owned(), records })
+        let (topic, streamed) = (topic.to_owned(), *claim != Claim::Unknown);
+        Event::SendCalled(SendCalled { call, caller, streamed, repeats: false, topic, partition: Some(0), records })
     });
     let answered = (0..).zip(claims).map(|(number, claim)| {
         let outcome = match *claim {
@@ -81,6 +83,7 @@ mod tests {
     fn claims_are_judged_by_the_log() {
         use Claim::{Appended, Refused, Unknown};
         assert_eq!(judged(&[0, 1, 3], &[Appended(0), Appended(1), Refused, Unknown]), 0);
+        assert_eq!(judged(&[0, 2, 1], &[Appended(0), Unknown, Appended(1)]), 0, "a copy of the unknown is late");
         assert_ne!(judged(&[0], &[Appended(0), Appended(1)]), 0, "lost");
         assert_ne!(judged(&[0, 0], &[Appended(0)]), 0, "twice");
         assert_ne!(judged(&[0, 1, 1], &[Appended(0), Unknown]), 0, "twice, though unknown");

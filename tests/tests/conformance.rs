@@ -1,4 +1,4 @@
-//! producer-svc is judged like a client in any other language, and the suite does not pass what does nothing.
+//! producer-svc is judged like a client in any other language, and the suite accuses what is wrong.
 
 use oncelog_tests::binaries;
 
@@ -7,6 +7,15 @@ async fn producer_svc_conforms() {
     let suite = binaries::path("oncelog-conformance");
     let mut command = binaries::command("oncelog-conformance");
     let output = command.args(["producer", "--"]).arg(suite).arg("through-producer-svc").output().await.expect("it runs");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test]
+async fn programs_that_are_wrong_in_one_way_are_accused_of_it() {
+    let mut command = binaries::command("oncelog-conformance");
+    // Some of them never end.
+    let output = command.args(["self-check", "--patience", "8"]).output().await.expect("it runs");
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
 }
