@@ -19,10 +19,9 @@ from oncelog.v1 import broker_pb2 as v1
 from oncelog.v1.broker_pb2_grpc import BrokerServiceStub
 
 WINDOW = 5
-FOREVER_REFUSED = {
-    v1.ERROR_CODE_CORRUPT_MESSAGE, v1.ERROR_CODE_UNKNOWN_TOPIC_OR_PARTITION, v1.ERROR_CODE_MESSAGE_TOO_LARGE,
-    v1.ERROR_CODE_INVALID_TOPIC_EXCEPTION, v1.ERROR_CODE_INVALID_REQUIRED_ACKS, v1.ERROR_CODE_TOPIC_AUTHORIZATION_FAILED,
-    v1.ERROR_CODE_INVALID_REQUEST, v1.ERROR_CODE_UNSUPPORTED_COMPRESSION_TYPE, v1.ERROR_CODE_INVALID_RECORD,
+NOT_NOW = {
+    v1.ERROR_CODE_REQUEST_TIMED_OUT, v1.ERROR_CODE_BROKER_NOT_AVAILABLE,
+    v1.ERROR_CODE_KAFKA_STORAGE_ERROR, v1.ERROR_CODE_RESOURCE_EXHAUSTED,
 }
 REFUSING_STATUS = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.OUT_OF_RANGE, grpc.StatusCode.FAILED_PRECONDITION}
 
@@ -93,7 +92,8 @@ class IdempotentProducer:
     async def _produce(self, batch: Batch) -> Verdict:
         if batch.attempts:
             await asyncio.sleep(backoff(batch.attempts))
-        floor = self.window[0].base  # R7: all below it was known to be in the log when this call was made
+        # R7: all below the floor was known to be in the log when this call was made.
+        floor = next(unresolved.base for unresolved in self.window if not unresolved.outcome)
         tagged = v1.Batch(topic=self.topic, partition=self.partition, base_sequence=batch.base, records=batch.records)
         request = v1.ProduceRequest(producer_id=self.id, producer_epoch=self.epoch, batches=[tagged])
         try:
@@ -172,14 +172,16 @@ def judge(batch: Batch, floor: int, result: v1.BatchResult) -> Verdict:
             return Verdict.RECOVER
         case v1.ERROR_CODE_OUT_OF_ORDER_SEQUENCE_NUMBER if batch.base < error.expected_sequence < batch.end:
             return Verdict.SHARED
+        case v1.ERROR_CODE_OUT_OF_ORDER_SEQUENCE_NUMBER:
+            return Verdict.AGAIN  # its predecessors are still on their way
         case v1.ERROR_CODE_SEQUENCE_CONFLICT:
             return Verdict.SHARED
         case v1.ERROR_CODE_INVALID_PRODUCER_EPOCH | v1.ERROR_CODE_UNKNOWN_PRODUCER_ID:
             return Verdict.RECOVER
-        case code if code in FOREVER_REFUSED:
-            batch.refusal = error.message
-            return Verdict.RECOVER
-    return Verdict.AGAIN  # its predecessors are still on their way, the broker is full, or a code that is newer than this program
+        case code if code in NOT_NOW:
+            return Verdict.AGAIN
+    batch.refusal = error.message or f"error code {error.code}"  # R5: not final, a copy may be in the log
+    return Verdict.RECOVER
 
 
 def backoff(attempts: int) -> float:
