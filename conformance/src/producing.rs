@@ -41,6 +41,8 @@ pub(crate) struct Producing {
     given_up: BTreeSet<Call>,
     calls: u64,
     most_outstanding: usize,
+    /// Records of the largest batch.
+    largest: usize,
 }
 
 /// Names a `Produce` call.
@@ -139,6 +141,7 @@ impl Producing {
                         self.accusations.accuse(Duty::Request, what);
                     }
                     self.judge(&carried);
+                    self.largest = self.largest.max(carried.records.len());
                     records.extend(carried.records);
                 }
                 Err(what) => self.accusations.accuse(Duty::Request, what),
@@ -279,6 +282,7 @@ impl Producing {
     /// The run is over; the program says this of each record.
     pub(crate) fn claimed(&mut self, claims: &[Claim]) {
         self.judge_gaps();
+        let mut on_their_way = WINDOW * self.largest * self.lost.len();
         for (number, claim) in (0..).zip(claims) {
             match claim {
                 // What is in the log tells.
@@ -288,8 +292,12 @@ impl Producing {
                     self.accusations.accuse(Duty::Claim, format!("record {number} is said to be refused; nobody had refused it"));
                 }
                 Claim::Unknown => {
-                    let mut copies = self.copies.get(&number).into_iter().flatten();
-                    if !copies.any(|(tag, _)| self.lost.contains(&tag.producer.id)) {
+                    let is_lost = match self.copies.get(&number) {
+                        Some(copies) => copies.iter().any(|(tag, _)| self.lost.contains(&tag.producer.id)),
+                        // Handed to the transport under a lost id, and given up before it arrived: not more than a window of it.
+                        None => on_their_way.checked_sub(1).inspect(|left| on_their_way = *left).is_some(),
+                    };
+                    if !is_lost {
                         let what =
                             format!("record {number} is said to be unknown; its producer id lives, and the broker can tell");
                         self.accusations.accuse(Duty::Claim, what);
@@ -534,6 +542,19 @@ mod tests {
         producing.called(&produce(other, 1, 0));
         producing.claimed(&[Claim::Unknown, Claim::Unknown]);
         assert_eq!(duties(&mut producing), [Duty::SentAgain, Duty::Claim]);
+    }
+
+    #[test]
+    fn of_what_never_arrived_a_window_is_unknown_with_a_lost_id_and_no_more() {
+        for (is_lost, claims, expected) in [(true, 5, vec![]), (true, 6, vec![Duty::Claim]), (false, 1, vec![Duty::Claim])] {
+            let mut producing = fresh();
+            producing.called(&produce(FIRST, 0, 99));
+            if is_lost {
+                producing.init_answered(&recovery("x"), InitAnswer::UnknownProducer);
+            }
+            producing.claimed(&vec![Claim::Unknown; claims]);
+            assert_eq!(duties(&mut producing), expected, "{is_lost} {claims}");
+        }
     }
 
     #[test]
