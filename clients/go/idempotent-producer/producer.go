@@ -6,6 +6,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -65,7 +66,7 @@ type Producer struct {
 
 type answer struct {
 	batch *Batch
-	floor int64
+	floor int64 // when the call was made
 	resp  *oncelogv1.ProduceResponse
 	err   error
 }
@@ -113,8 +114,7 @@ func (p *Producer) hear(ctx context.Context, a answer) error {
 	switch status.Code(a.err) {
 	case codes.OK:
 	case codes.InvalidArgument, codes.OutOfRange, codes.FailedPrecondition:
-		a.batch.Refusal = status.Convert(a.err).Message()
-		return p.recover(ctx)
+		return p.refuse(ctx, a.batch, status.Convert(a.err).Message())
 	default:
 		return p.again(a.batch)
 	}
@@ -140,16 +140,18 @@ func (p *Producer) hear(ctx context.Context, a answer) error {
 		return p.loseID(ctx)
 	case oncelogv1.ErrorCode_ERROR_CODE_INVALID_PRODUCER_EPOCH, oncelogv1.ErrorCode_ERROR_CODE_UNKNOWN_PRODUCER_ID:
 		return p.recover(ctx)
-	case oncelogv1.ErrorCode_ERROR_CODE_CORRUPT_MESSAGE, oncelogv1.ErrorCode_ERROR_CODE_UNKNOWN_TOPIC_OR_PARTITION,
-		oncelogv1.ErrorCode_ERROR_CODE_MESSAGE_TOO_LARGE, oncelogv1.ErrorCode_ERROR_CODE_INVALID_TOPIC_EXCEPTION,
-		oncelogv1.ErrorCode_ERROR_CODE_INVALID_REQUIRED_ACKS, oncelogv1.ErrorCode_ERROR_CODE_TOPIC_AUTHORIZATION_FAILED,
-		oncelogv1.ErrorCode_ERROR_CODE_INVALID_REQUEST, oncelogv1.ErrorCode_ERROR_CODE_UNSUPPORTED_COMPRESSION_TYPE,
-		oncelogv1.ErrorCode_ERROR_CODE_INVALID_RECORD:
-		a.batch.Refusal = result.GetError().GetMessage()
-		return p.recover(ctx)
-	default:
+	case oncelogv1.ErrorCode_ERROR_CODE_REQUEST_TIMED_OUT, oncelogv1.ErrorCode_ERROR_CODE_BROKER_NOT_AVAILABLE,
+		oncelogv1.ErrorCode_ERROR_CODE_KAFKA_STORAGE_ERROR, oncelogv1.ErrorCode_ERROR_CODE_RESOURCE_EXHAUSTED:
 		return p.again(a.batch)
+	default:
+		return p.refuse(ctx, a.batch, result.GetError().GetMessage())
 	}
+}
+
+// refuse is not final (R5): a copy may be in the log.
+func (p *Producer) refuse(ctx context.Context, batch *Batch, why string) error {
+	batch.Refusal = cmp.Or(why, "no reason was given")
+	return p.recover(ctx)
 }
 
 func (p *Producer) tagAndSend(batch *Batch) {
@@ -168,8 +170,7 @@ func (p *Producer) send(batch *Batch) {
 	request := &oncelogv1.ProduceRequest{ProducerId: proto.Int64(p.id), ProducerEpoch: p.epoch, Batches: []*oncelogv1.Batch{{
 		Topic: p.Topic, Partition: p.Partition, BaseSequence: batch.base, Records: batch.Records,
 	}}}
-	// R7: all below the floor was known to be in the log when this call was made.
-	a := answer{batch: batch, floor: p.window[0].base}
+	a := answer{batch: batch, floor: p.floor()}
 	calls, answers, pause := p.calls, p.answers, backoff(batch.attempts)
 	go func() {
 		if sleep(calls, pause) != nil {
@@ -180,6 +181,16 @@ func (p *Producer) send(batch *Batch) {
 		a.resp, a.err = p.Broker.Produce(ctx, request)
 		answers <- a
 	}()
+}
+
+// floor is the lowest sequence that is not known to be in the log (R7).
+func (p *Producer) floor() int64 {
+	for _, batch := range p.window {
+		if batch.Outcome == Pending {
+			return batch.base
+		}
+	}
+	return p.next
 }
 
 // recover fences all that is on its way, and learns what of it is in the log (R2, R8).
