@@ -97,7 +97,7 @@ export class IdempotentProducer {
 
   private send(batch: Batch): void {
     // R7: all below the floor was known to be in the log when this call was made.
-    const floor = this.window[0]!.base;
+    const floor = this.window.find((batch) => !batch.outcome)!.base;
     const answered = this.produce(batch, floor, this.ended.signal).catch((): Verdict => "again");
     this.calls.set(batch, answered.then((verdict) => [batch, verdict]));
   }
@@ -194,25 +194,21 @@ function judge(batch: Batch, floor: number, { ack, error }: BatchResult): Verdic
       return "resolved";
     case "ERROR_CODE_OUT_OF_ORDER_SEQUENCE_NUMBER":
       if (expected < floor) return "recover";
-      return batch.base < expected && expected < batch.end ? "shared" : "again";
+      if (batch.base < expected && expected < batch.end) return "shared";
+      return "again"; // its predecessors are still on their way
     case "ERROR_CODE_SEQUENCE_CONFLICT":
       return "shared";
     case "ERROR_CODE_INVALID_PRODUCER_EPOCH":
     case "ERROR_CODE_UNKNOWN_PRODUCER_ID":
       return "recover";
-    case "ERROR_CODE_CORRUPT_MESSAGE":
-    case "ERROR_CODE_UNKNOWN_TOPIC_OR_PARTITION":
-    case "ERROR_CODE_MESSAGE_TOO_LARGE":
-    case "ERROR_CODE_INVALID_TOPIC_EXCEPTION":
-    case "ERROR_CODE_INVALID_REQUIRED_ACKS":
-    case "ERROR_CODE_TOPIC_AUTHORIZATION_FAILED":
-    case "ERROR_CODE_INVALID_REQUEST":
-    case "ERROR_CODE_UNSUPPORTED_COMPRESSION_TYPE":
-    case "ERROR_CODE_INVALID_RECORD":
-      batch.refusal = error.message;
-      return "recover";
-    default: // its predecessors are still on their way, the broker is full, or the code is newer than this program
+    case "ERROR_CODE_REQUEST_TIMED_OUT":
+    case "ERROR_CODE_BROKER_NOT_AVAILABLE":
+    case "ERROR_CODE_KAFKA_STORAGE_ERROR":
+    case "ERROR_CODE_RESOURCE_EXHAUSTED":
       return "again";
+    default: // R5: not final, a copy may be in the log
+      batch.refusal = error?.message ?? "the broker gave no result";
+      return "recover";
   }
 }
 
