@@ -16,6 +16,7 @@ import java.util.Deque;
 import java.util.HexFormat;
 import java.util.Iterator;
 import java.util.List;
+import java.util.Optional;
 import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.LinkedBlockingQueue;
@@ -201,16 +202,11 @@ final class IdempotentProducer {
             }
             case ERROR_CODE_SEQUENCE_CONFLICT -> loseId();
             case ERROR_CODE_INVALID_PRODUCER_EPOCH, ERROR_CODE_UNKNOWN_PRODUCER_ID -> recover();
-            case ERROR_CODE_CORRUPT_MESSAGE,
-                    ERROR_CODE_UNKNOWN_TOPIC_OR_PARTITION,
-                    ERROR_CODE_MESSAGE_TOO_LARGE,
-                    ERROR_CODE_INVALID_TOPIC_EXCEPTION,
-                    ERROR_CODE_INVALID_REQUIRED_ACKS,
-                    ERROR_CODE_TOPIC_AUTHORIZATION_FAILED,
-                    ERROR_CODE_INVALID_REQUEST,
-                    ERROR_CODE_UNSUPPORTED_COMPRESSION_TYPE,
-                    ERROR_CODE_INVALID_RECORD -> refuse(batch, error.getMessage());
-            default -> again(batch); // the broker is full, or the code is newer than this program
+            case ERROR_CODE_REQUEST_TIMED_OUT,
+                    ERROR_CODE_BROKER_NOT_AVAILABLE,
+                    ERROR_CODE_KAFKA_STORAGE_ERROR,
+                    ERROR_CODE_RESOURCE_EXHAUSTED -> again(batch);
+            default -> refuse(batch, error.getMessage());
         }
     }
 
@@ -219,6 +215,7 @@ final class IdempotentProducer {
         batch.due = System.nanoTime() + backoff(batch.attempts).toNanos();
     }
 
+    /** Not final: a copy may be in the log (R5). */
     private void refuse(Batch batch, String why) throws InterruptedException {
         batch.refusal = String.valueOf(why);
         recover();
@@ -228,13 +225,12 @@ final class IdempotentProducer {
     private void recover() throws InterruptedException {
         endEpoch();
         var question = InitProducerIdRequest.newBuilder().setProducerId(id).setProducerEpoch(epoch).setRecoveryToken(token);
-        InitProducerIdResponse answer;
-        try {
-            answer = init(question.build());
-        } catch (StatusRuntimeException lost) {
+        Optional<InitProducerIdResponse> recovered = init(question.build());
+        if (recovered.isEmpty()) {
             loseId();
             return;
         }
+        InitProducerIdResponse answer = recovered.get();
         var told = answer.getPartitionsList().stream()
                 .filter(p -> p.getTopic().equals(topic) && p.getPartition() == partition)
                 .findFirst()
@@ -279,21 +275,24 @@ final class IdempotentProducer {
     }
 
     private void freshId() throws InterruptedException {
-        InitProducerIdResponse answer = init(InitProducerIdRequest.getDefaultInstance());
+        InitProducerIdResponse answer = init(InitProducerIdRequest.getDefaultInstance()).orElseThrow();
         id = answer.getProducerId();
         epoch = answer.getProducerEpoch();
         next = 0;
     }
 
-    /** Repeats the same question until it is answered. Throws if the id expired, or if another process recovered it. */
-    private InitProducerIdResponse init(InitProducerIdRequest question) throws InterruptedException {
+    /** Repeats the same question until it is answered. Empty: the id expired, or another process recovered it. */
+    private Optional<InitProducerIdResponse> init(InitProducerIdRequest question) throws InterruptedException {
         for (int attempts = 1; ; attempts++) {
             try {
                 // A producer that writes to one partition gets its answer in one page.
-                return asking.withDeadlineAfter(timeout).initProducerId(question);
+                return Optional.of(asking.withDeadlineAfter(timeout).initProducerId(question));
             } catch (StatusRuntimeException failed) {
                 switch (failed.getStatus().getCode()) {
-                    case NOT_FOUND, FAILED_PRECONDITION, INVALID_ARGUMENT -> throw failed;
+                    case NOT_FOUND, FAILED_PRECONDITION -> {
+                        return Optional.empty();
+                    }
+                    case INVALID_ARGUMENT -> throw failed;
                     default -> MILLISECONDS.sleep(backoff(attempts).toMillis());
                 }
             }
