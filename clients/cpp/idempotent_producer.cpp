@@ -166,7 +166,9 @@ class IdempotentProducer {
 
   // Decides what an answer means. Whatever is not clearly one leaves the batch in doubt: it is sent again, unchanged.
   void hear(const Call& call) {
-    Batch& batch = *std::ranges::find(window_, call.base, &Batch::base);
+    // It is there: only a recovery takes it away, and that ends the epoch and with it the call.
+    const auto is_it = [&](const Batch& batch) { return batch.outcome == Outcome::kPending && batch.base == call.base; };
+    Batch& batch = *std::ranges::find_if(window_, is_it);
     batch.is_out = false;
     switch (call.status.error_code()) {
       case grpc::StatusCode::OK:
@@ -193,25 +195,21 @@ class IdempotentProducer {
       case v1::ERROR_CODE_INVALID_PRODUCER_EPOCH:
       case v1::ERROR_CODE_UNKNOWN_PRODUCER_ID:
         return recover();
-      case v1::ERROR_CODE_CORRUPT_MESSAGE:
-      case v1::ERROR_CODE_UNKNOWN_TOPIC_OR_PARTITION:
-      case v1::ERROR_CODE_MESSAGE_TOO_LARGE:
-      case v1::ERROR_CODE_INVALID_TOPIC_EXCEPTION:
-      case v1::ERROR_CODE_INVALID_REQUIRED_ACKS:
-      case v1::ERROR_CODE_TOPIC_AUTHORIZATION_FAILED:
-      case v1::ERROR_CODE_INVALID_REQUEST:
-      case v1::ERROR_CODE_UNSUPPORTED_COMPRESSION_TYPE:
-      case v1::ERROR_CODE_INVALID_RECORD:
-        return refuse(batch, result.error().message());
-      default:  // the broker is full, or the code is newer than this program
+      case v1::ERROR_CODE_REQUEST_TIMED_OUT:
+      case v1::ERROR_CODE_BROKER_NOT_AVAILABLE:
+      case v1::ERROR_CODE_KAFKA_STORAGE_ERROR:
+      case v1::ERROR_CODE_RESOURCE_EXHAUSTED:
         return again(batch);
+      default:
+        return refuse(batch, result.error().message());
     }
   }
 
   void again(Batch& batch) { batch.due = Clock::now() + backoff(++batch.attempts); }
 
+  // Not final: a copy may be in the log (R5).
   void refuse(Batch& batch, const std::string& why) {
-    batch.refusal = why.empty() ? "without a reason" : why;
+    batch.refusal = why.empty() ? "no reason was given" : why;
     recover();
   }
 

@@ -57,7 +57,7 @@ enum Verdict {
     Again,
     /// Only a recovery can tell what is in the log.
     Recover,
-    /// Refused for good, as far as this call goes.
+    /// R5: not final, a copy may be in the log.
     Refused(String),
     /// Somebody else writes with this id.
     Shared,
@@ -119,7 +119,8 @@ impl Producer {
     }
 
     async fn hear(&mut self, base: i64, verdict: Verdict) -> anyhow::Result<()> {
-        let index = self.window.iter().position(|batch| batch.base == base).expect("in the window until it is resolved");
+        let is_it = |batch: &Batch| batch.outcome.is_none() && batch.base == base;
+        let index = self.window.iter().position(is_it).expect("in the window until it is resolved");
         let batch = &mut self.window[index];
         match verdict {
             Verdict::Appended(offset) => batch.outcome = Some(Outcome::Appended(offset)),
@@ -147,7 +148,8 @@ impl Producer {
     fn send(&mut self, index: usize) {
         let Batch { records, base, attempts, .. } = self.window[index].clone();
         // R7: all below the floor was known to be in the log when this call was made.
-        let (floor, end) = (self.window[0].base, self.window[index].end());
+        let floor = self.window.iter().find(|batch| batch.outcome.is_none()).map_or(base, |batch| batch.base);
+        let end = self.window[index].end();
         let batch = v1::Batch {
             topic: self.topic.clone(),
             partition: self.partition,
@@ -256,17 +258,13 @@ fn judge(base: i64, end: i64, floor: i64, answer: Result<Option<BatchResult>, St
         ErrorCode::OutOfOrderSequenceNumber if base < expected && expected < end => Verdict::Shared,
         ErrorCode::SequenceConflict => Verdict::Shared,
         ErrorCode::InvalidProducerEpoch | ErrorCode::UnknownProducerId => Verdict::Recover,
-        ErrorCode::CorruptMessage
-        | ErrorCode::UnknownTopicOrPartition
-        | ErrorCode::MessageTooLarge
-        | ErrorCode::InvalidTopicException
-        | ErrorCode::InvalidRequiredAcks
-        | ErrorCode::TopicAuthorizationFailed
-        | ErrorCode::InvalidRequest
-        | ErrorCode::UnsupportedCompressionType
-        | ErrorCode::InvalidRecord => Verdict::Refused(message.clone()),
-        // Its predecessors are still on their way, the broker is full, or the code is newer than this program.
-        _ => Verdict::Again,
+        // Its predecessors are still on their way.
+        ErrorCode::OutOfOrderSequenceNumber => Verdict::Again,
+        ErrorCode::RequestTimedOut
+        | ErrorCode::BrokerNotAvailable
+        | ErrorCode::KafkaStorageError
+        | ErrorCode::ResourceExhausted => Verdict::Again,
+        _ => Verdict::Refused(message.clone()),
     }
 }
 
