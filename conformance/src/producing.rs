@@ -27,6 +27,8 @@ pub(crate) struct Producing {
     pub(crate) accusations: Accusations,
     /// Handed out to the program.
     granted: HashSet<Producer>,
+    /// The program has written with these ids, so it has heard of them. Of another it may not have: its deadline came first.
+    heard: BTreeSet<i64>,
     /// By a recovery's answer: from which sequence on nothing of this epoch is in the log. A partition that is absent: from 0 on.
     recovered: HashMap<Producer, HashMap<Partition, i64>>,
     /// The program was told that these ids cannot be recovered, or are shared.
@@ -86,8 +88,7 @@ impl Producing {
     /// An `InitProducerId` has arrived.
     pub(crate) fn init_called(&mut self, request: &InitProducerIdRequest) {
         let Some(producer) = recovers(request) else {
-            let alive: Vec<_> = self.granted.iter().map(|producer| producer.id).filter(|id| !self.lost.contains(id)).collect();
-            if let Some(id) = alive.first() {
+            if let Some(id) = self.heard.iter().find(|id| !self.lost.contains(id)) {
                 let what = format!("asked for a fresh id, though producer {id} may be recovered: what is in doubt stays so");
                 self.accusations.accuse(Duty::Identity, what);
             }
@@ -158,6 +159,7 @@ impl Producing {
             let what = format!("{batch}: no InitProducerId had told it this id and epoch");
             self.accusations.accuse(Duty::Identity, what);
         }
+        self.heard.insert(producer.id);
         let lane = self.lanes.entry((producer, partition.clone())).or_default();
         if let Some(sent) = lane.batches.get(&base) {
             if (sent.count, sent.checksum) != (*count, *checksum) {
@@ -527,6 +529,8 @@ mod tests {
     #[test]
     fn what_was_sent_under_a_lost_id_is_unknown_and_never_sent_again() {
         let mut producing = fresh();
+        producing.init_called(&InitProducerIdRequest::default());
+        assert_eq!(duties(&mut producing), [], "it may not have heard of the first");
         producing.called(&produce(FIRST, 0, 0));
         producing.init_called(&InitProducerIdRequest::default());
         assert_eq!(duties(&mut producing), [Duty::Identity], "it may be recovered");
