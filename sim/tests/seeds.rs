@@ -28,7 +28,7 @@ fn nothing_is_lost_and_nothing_is_twice_whatever_fails() {
 }
 
 /// Some minutes of one core, with and without optimisation.
-const SEEDS: u64 = if cfg!(debug_assertions) { 300 } else { 1_200 };
+const SEEDS: u64 = if cfg!(debug_assertions) { 200 } else { 1_200 };
 const MUST_HAPPEN: &[&str] = &[
     "batch: appended",
     "batch: duplicate",
