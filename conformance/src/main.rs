@@ -11,7 +11,7 @@
 //! | [`producing`], [`sending`] | the judges of what it does; pure |
 //! | [`verdict`] | what it says, against what is in the log |
 //! | [`accusation`] | what it is blamed for |
-//! | [`suite`], [`run`], [`command`] | all runs of a program; one of them; who kills the services |
+//! | [`suite`], [`mod@run`], [`command`] | all runs of a program; one of them; who kills the services |
 //! | [`through_producer_svc`] | producer-svc as a program like any other |
 //! | [`wrong`], [`self_check`] | programs that are wrong on purpose, and whether they are accused |
 
