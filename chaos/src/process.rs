@@ -67,6 +67,26 @@ impl Process {
         timeout(PATIENCE, wait).await.with_context(|| format!("{} is not ready after {PATIENCE:?}", self.name))?
     }
 
+    /// Waits until it has said `words`, and returns all that it has said. Being ready comes before the word of it.
+    ///
+    /// # Errors
+    /// The process ended, or has not said them after 30 seconds.
+    pub async fn said(&mut self, words: &str) -> anyhow::Result<String> {
+        let wait = async {
+            loop {
+                let said = self.log()?;
+                if said.contains(words) {
+                    return Ok(said);
+                }
+                if let Some(status) = self.child.try_wait()? {
+                    bail!("{} ended with {status} before it said {words:?}", self.name);
+                }
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(PATIENCE, wait).await.with_context(|| format!("{} has not said {words:?} after {PATIENCE:?}", self.name))?
+    }
+
     /// SIGKILL: ends it at once, whatever it does.
     ///
     /// # Errors

@@ -11,8 +11,8 @@ async fn the_printed_lines_do_what_they_say() {
         return;
     }
     let workplace = Workplace::new();
-    let dev = Dev::start(&workplace.path("data"), &workplace.path("dev.log")).await.expect("it starts");
-    let said = dev.process.log().expect("a log");
+    let mut dev = Dev::start(&workplace.path("data"), &workplace.path("dev.log")).await.expect("it starts");
+    let said = dev.process.said(LAST_LINE).await.expect("it says what to try");
     let (_, card) = said.split_once("\n\n").expect("the lines come after the greeting");
 
     let bin = binaries::path("oncelog");
@@ -35,3 +35,6 @@ async fn the_printed_lines_do_what_they_say() {
     assert!(stderr.contains("sent 100000, acknowledged 100000, refused 0, unknown 0"), "{}", context());
     assert!(stdout.ends_with("99998\n99999\n100000\n"), "{}", context());
 }
+
+/// The end of the lines.
+const LAST_LINE: &str = "| tail -3\n";
