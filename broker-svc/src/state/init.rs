@@ -104,7 +104,7 @@ impl State {
             );
             Fault::new(ErrorCode::UnknownProducerId, message).with("producer_id", id)
         };
-        let producer = self.producers.get(id).filter(|producer| producer.owner == caller).ok_or_else(unknown)?;
+        let producer = self.producers.get(id).filter(|producer| producer.owner() == caller).ok_or_else(unknown)?;
         let current = producer.epoch;
         let refuse = |why: &str| {
             let message = format!("producer {id} cannot recover from epoch {epoch}: {why}");
@@ -120,7 +120,7 @@ impl State {
             return Err(refuse(&format!("it is at epoch {current}")));
         }
         // Without the token two processes could come to share an epoch: both would be told that it is theirs (R13).
-        if producer.token != Some(token) && !is_on(Defect::TokensAreNotCompared) {
+        if producer.token() != Some(token) && !is_on(Defect::TokensAreNotCompared) {
             return Err(refuse(&format!("another process raised it to epoch {current}")));
         }
         if producer.written {

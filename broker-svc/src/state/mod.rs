@@ -296,13 +296,13 @@ impl State {
         }
         partitions.sort_unstable();
         let last_seen = self.producers.last_seen(producer);
-        Some(ProducerDescription { producer: id, epoch: producer.epoch, last_seen, owner: producer.owner, partitions })
+        Some(ProducerDescription { producer: id, epoch: producer.epoch, last_seen, owner: producer.owner(), partitions })
     }
 
     /// Is there such a producer, and is it this caller's? An id that was handed out when nobody was asked who they are is that of
     /// callers who are nobody in particular, and of nobody else.
     pub fn owns(&self, caller: Option<OwnerHash>, producer: ProducerId) -> bool {
-        self.producers.get(producer).is_some_and(|producer| producer.owner == caller)
+        self.producers.get(producer).is_some_and(|producer| producer.owner() == caller)
     }
 
     /// Producers that are to expire now, at most `most` of them. Each becomes an [`Entry::Expire`]. The last sign of life may be

@@ -55,7 +55,7 @@ impl State {
         for (id, producer) in self.producers.iter_after(None) {
             chunks.push(Item::Producer(producer_item(id, producer)));
             // Not a field of the item: who does not know it must not pass over it, or ids would be nobody's.
-            if let Some(OwnerHash(owner)) = producer.owner {
+            if let Some(OwnerHash(owner)) = producer.owner() {
                 chunks.push(Item::Owner(OwnerItem { producer: id.get(), owner: owner.to_vec() }));
             }
             // One that writes everywhere is told in parts: a chunk has to stay small.
@@ -167,7 +167,7 @@ fn producer_item(id: ProducerId, producer: &Producer) -> ProducerItem {
     ProducerItem {
         id: id.get(),
         epoch: producer.epoch.get(),
-        token: producer.token.map_or_else(Vec::new, |token| token.0.to_vec()),
+        token: producer.token().map_or_else(Vec::new, |token| token.0.to_vec()),
         written: producer.written,
         last_seen_micros: producer.last_seen.as_micros(),
     }
