@@ -1,8 +1,8 @@
 //! Instructions of each pure operation, counted by valgrind's callgrind: the same on every machine of a kind, whatever else it
 //! is doing, so that two commits can be compared where times cannot.
 //!
-//! An operation is done some hundred and then some thousand times, each in a process of its own; the difference, divided, is what one
-//! costs without its preparations.
+//! An operation is done some hundred and then some thousand times, each in a process of its own; the difference, divided, is what
+//! one costs without its preparations.
 
 use std::{collections::BTreeMap, env, fs, path::Path, process::Command};
 

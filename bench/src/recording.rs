@@ -1,7 +1,7 @@
 //! A recording: the rounds that a report lacks, as many of them as there is time for.
 //!
-//! Quiet time comes in pieces. So the report is written after every round, a recording may end after any of them, and the next one
-//! goes on where it ended. A round is never split: what is compared was measured within minutes.
+//! Quiet time comes in pieces. So the report is written after every round, a recording may end after any of them, and the next
+//! one goes on where it ended. A round is never split: what is compared was measured within minutes.
 
 use std::{
     path::PathBuf,

@@ -1,5 +1,5 @@
-//! Real processes, and everything that can fail around them: killed with `kill -9`, paused, cut off, their answers lost, their disk
-//! filled, by chance and aimed at the worst moments; records go in all the while, and in the end all of it is judged.
+//! Real processes, and everything that can fail around them: killed with `kill -9`, paused, cut off, their answers lost, their
+//! disk filled, by chance and aimed at the worst moments; records go in all the while, and in the end all of it is judged.
 //!
 //! Nothing in the services takes part in this. Moments are seen from outside, by what happens in the data directory, so what is
 //! killed here is exactly what runs elsewhere.

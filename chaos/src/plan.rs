@@ -1,5 +1,5 @@
-//! What fails next. Pure: a seed in, failures out. First each kind once, in an order of the seed's, so that a short run sees all of
-//! them; then by chance.
+//! What fails next. Pure: a seed in, failures out. First each kind once, in an order of the seed's, so that a short run sees all
+//! of them; then by chance.
 
 use std::time::Duration;
 

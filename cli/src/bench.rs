@@ -26,6 +26,7 @@ use self::pair::Pair;
 use crate::{
     connect,
     exit::Exit,
+    interrupt::Interrupt,
     latency::{Latency, Percentiles},
     output::{self, Output},
     progress::Progress,
@@ -89,6 +90,15 @@ struct Told {
 
 /// Sends, and tells.
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let mut interrupt = Interrupt::catch()?;
+    tokio::select! {
+        code = measure(args) => code,
+        // The services that were started go, and their directory with them.
+        () = interrupt.asked() => Ok(Exit::Interrupted.into()),
+    }
+}
+
+async fn measure(args: Args) -> anyhow::Result<ExitCode> {
     let pair = if args.start { Some(Pair::start(args.directory.as_deref()).await?) } else { None };
     let url = pair.as_ref().map_or_else(|| args.producer.clone(), Pair::producer);
     let client = connect::producer(&url, &args.secured).await?;
@@ -97,8 +107,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         told.notes.extend(pair.stop().await?);
     }
     match args.output {
-        Output::Text => tell(&told, &mut io::stdout().lock())?,
-        Output::Json => output::json(&told)?,
+        Output::Text => output::heard(tell(&told, &mut io::stdout().lock()))?,
+        Output::Json => output::heard(output::json(&told))?,
     }
     let exit = match (told.unknown, told.acknowledged == told.records) {
         (0, true) => Exit::Success,

@@ -19,6 +19,7 @@ use self::display::Display;
 use crate::{
     child,
     exit::Exit,
+    interrupt::Interrupt,
     output::{self, Output},
     verify::{offline, verdict::Verdict},
 };
@@ -48,6 +49,7 @@ pub(crate) struct Args {
 
 /// Runs, shows, verifies.
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let mut interrupt = Interrupt::catch()?;
     let seed = seed(args.seed)?;
     let is_temporary = args.directory.is_none();
     let temporary = || std::env::temp_dir().join(format!("oncelog-chaos-{}-{seed}", std::process::id()));
@@ -64,8 +66,15 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     let (watchers, status) = watch::channel(Status::default());
     let display = Display::start(args.duration, seed, status);
-    let ended = oncelog_chaos::run(options, watchers).await;
+    let ended = tokio::select! {
+        ended = oncelog_chaos::run(options, watchers) => Some(ended),
+        () = interrupt.asked() => None,
+    };
     display.end().await;
+    let Some(ended) = ended else {
+        eprintln!("oncelog: interrupted; seed {seed}; data and logs are kept in {}", directory.display());
+        return Ok(Exit::Interrupted.into());
+    };
     let ended = ended.with_context(|| format!("seed {seed}; data and logs are kept in {}", directory.display()))?;
     let at_rest = {
         let (data, history) = (ended.data.clone(), ended.history.clone());
@@ -73,8 +82,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     let sound = ended.violations.is_empty() && at_rest.is_sound();
     match args.output {
-        Output::Text => tell(seed, &ended, &at_rest, sound)?,
-        Output::Json => tell_json(seed, &ended, &at_rest, sound)?,
+        Output::Text => output::heard(tell(seed, &ended, &at_rest, sound))?,
+        Output::Json => output::heard(tell_json(seed, &ended, &at_rest, sound))?,
     }
     let history = ended.history.clone();
     drop(ended);

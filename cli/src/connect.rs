@@ -1,8 +1,8 @@
-//! The way to a service, what it trusts and shows on it, and what is said when it fails: one line with the gRPC code, the reason, and what to do.
+//! The way to a service, what it trusts and shows on it, and what is said when it fails: one line with the gRPC code, the reason,
+//! and what to do.
 
-use std::{path::PathBuf, time::Duration};
+use std::{io, path::PathBuf, time::Duration};
 
-use anyhow::Context;
 use oncelog_edge::security::{dial, reload::Reload};
 use oncelog_proto::{
     Link,
@@ -49,7 +49,8 @@ pub(crate) async fn health(service: &str, url: &str, secured: &Secured) -> anyho
 
 async fn link(service: &str, url: &str, secured: &Secured) -> anyhow::Result<Link> {
     let parsed = url.parse::<Uri>().ok().filter(|uri| uri.scheme().is_some() && uri.authority().is_some());
-    let to = parsed.with_context(|| format!("--{service} {url:?} is not a URL like http://host:port"))?;
+    let is_no_url = || Exit::Usage.because(format!("--{service} {url:?} is not a URL like http://host:port"));
+    let to = parsed.ok_or_else(is_no_url)?;
     let Secured { tls_ca, tls_cert, tls_key, token_file } = secured.clone();
     let dial = dial::Files { ca: tls_ca, cert: tls_cert, key: tls_key, token: token_file }
         .open(&to, &Reload::default())
@@ -60,6 +61,11 @@ async fn link(service: &str, url: &str, secured: &Secured) -> anyhow::Result<Lin
         .initial_connection_window_size(WINDOW_BYTES);
     let channel = dial.connect(&endpoint).await.map_err(|error| {
         let cause = root_cause(&error);
+        if is_distrust(&error) {
+            return anyhow::anyhow!(
+                "the {service} at {url} is there, but there is no TLS with it ({cause}); see --tls-ca and --tls-cert"
+            );
+        }
         let what = format!("no {service} answers at {url} ({cause}); `oncelog dev` starts one, --{service} names another");
         Exit::Unreachable.because(what)
     })?;
@@ -120,6 +126,12 @@ fn root_cause(error: &dyn std::error::Error) -> String {
         cause = source;
     }
     cause.to_string()
+}
+
+/// Somebody is there, and the handshake of TLS failed: rustls wraps its errors into this kind.
+fn is_distrust(error: &(dyn std::error::Error + 'static)) -> bool {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|error| error.kind() == io::ErrorKind::InvalidData)
 }
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,5 +1,5 @@
-//! `oncelog demo`: see it refuse duplicates. Both services as processes, four writers, and a network between the services that loses
-//! answers and breaks, around a broker that is killed; all of it shown while it happens, and judged in the end.
+//! `oncelog demo`: see it refuse duplicates. Both services as processes, four writers, and a network between the services that
+//! loses answers and breaks, around a broker that is killed; all of it shown while it happens, and judged in the end.
 //!
 //! `chaos` breaks more, for longer, and shows less: this is for somebody who has never heard of it.
 
@@ -17,12 +17,11 @@ mod writer;
 
 use std::{io, process::ExitCode, time::Duration};
 
-use tokio::signal::ctrl_c;
-
 use self::board::{Asked, Board};
 use crate::{
     chaos::{duration, seed},
     exit::Exit,
+    interrupt::Interrupt,
     output::{self, Output},
     terminal::Style,
     workplace::Workplace,
@@ -37,8 +36,8 @@ pub(crate) struct Args {
     /// Decides what fails, and when. Default: random, and told.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Send batches without tags, so that the broker cannot recognise what it has already stored, under the same failures. What is
-    /// sent again is then there twice, the verdict says so, and so does the exit code: 5, as after any verification that found
+    /// Send batches without tags, so that the broker cannot recognise what it has already stored, under the same failures. What
+    /// is sent again is then there twice, the verdict says so, and so does the exit code: 5, as after any verification that found
     /// something.
     #[arg(long)]
     without_idempotence: bool,
@@ -49,6 +48,7 @@ pub(crate) struct Args {
 
 /// Plays, shows, and tells the verdict.
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let mut interrupt = Interrupt::catch()?;
     let seed = seed(args.seed)?;
     let asked = Asked { seed, duration: args.duration, idempotence: !args.without_idempotence };
     let board = Board::new(asked, play::WRITERS, play::PARTITIONS);
@@ -58,7 +58,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         let played = tokio::select! {
             played = play::play(workplace.path(), asked, &board) => Some(played),
             () = showing.for_ever() => None,
-            _ = ctrl_c() => None,
+            () = interrupt.asked() => None,
         };
         showing.end();
         played
@@ -69,8 +69,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Err(error) => return Err(error.context(format!("seed {seed}; data and logs are kept in {}", workplace.keep().display()))),
     };
     match args.output {
-        Output::Text => verdict.tell(&mut io::stdout().lock(), Style::of(&io::stdout()))?,
-        Output::Json => output::json(&verdict.json())?,
+        Output::Text => output::heard(verdict.tell(&mut io::stdout().lock(), Style::of(&io::stdout())))?,
+        Output::Json => output::heard(output::json(&verdict.json()))?,
     }
     if verdict.is_sound() {
         return Ok(Exit::Success.into());

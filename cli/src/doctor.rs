@@ -1,5 +1,5 @@
-//! `oncelog doctor`: what of this machine and of running services stands in the way, and what to do about it. It looks, measures the disk
-//! for two seconds, and changes nothing.
+//! `oncelog doctor`: what of this machine and of running services stands in the way, and what to do about it. It looks, measures
+//! the disk for two seconds, and changes nothing.
 
 mod clock;
 mod disk;
@@ -18,6 +18,7 @@ use serde::Serialize;
 use self::finding::{Finding, Level};
 use crate::{
     exit::Exit,
+    interrupt::Interrupt,
     output::{self, Output},
     terminal::{Line, Style, Tone, columns, wrapped},
 };
@@ -59,6 +60,15 @@ struct Told {
 
 /// Looks, and tells.
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let mut interrupt = Interrupt::catch()?;
+    tokio::select! {
+        code = look(args) => code,
+        // What measures the disk goes on to its end, a second or two, and takes its file away.
+        () = interrupt.asked() => Ok(Exit::Interrupted.into()),
+    }
+}
+
+async fn look(args: Args) -> anyhow::Result<ExitCode> {
     let directory = args.data_dir.clone();
     let mut clock = clock::Watch::start();
     let mut findings = vec![machine::version()];
@@ -76,8 +86,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let well = findings.iter().all(|finding| finding.level != Level::Problem);
     let told = Told { well, findings };
     match args.output {
-        Output::Text => tell(&told, &mut io::stdout().lock(), Style::of(&io::stdout()), columns(&io::stdout()))?,
-        Output::Json => output::json(&told)?,
+        Output::Text => {
+            output::heard(tell(&told, &mut io::stdout().lock(), Style::of(&io::stdout()), columns(&io::stdout())))?;
+        }
+        Output::Json => output::heard(output::json(&told))?,
     }
     let exit = match (well, is_unreachable) {
         (true, _) => Exit::Success,

@@ -21,7 +21,7 @@ pub(crate) enum Exit {
     NotSound,
     /// Of some records nobody knows whether they are in the log; sending them again may write them twice.
     Unknown,
-    /// Ended by Ctrl-C.
+    /// Ended by Ctrl-C or another signal that asks for the end.
     Interrupted,
 }
 
@@ -62,7 +62,7 @@ impl Exit {
             Self::Refused => "a service answered and refused; the message has its code and reason",
             Self::NotSound => "a verification found that something promised is not true",
             Self::Unknown => "send, bench: of some records nobody knows whether they are in the log; once more may be twice",
-            Self::Interrupted => "ended by Ctrl-C",
+            Self::Interrupted => "ended by Ctrl-C or SIGTERM",
         }
     }
 

@@ -1,5 +1,5 @@
-//! `oncelog journal`: what is on a stopped broker's disk, segment by segment. Headers and directories are read by the broker's own
-//! code; nothing is changed, and records are not read (`oncelog verify` reads all of it).
+//! `oncelog journal`: what is on a stopped broker's disk, segment by segment. Headers and directories are read by the broker's
+//! own code; nothing is changed, and records are not read (`oncelog verify` reads all of it).
 
 use std::{
     io::{self, Write},

@@ -1,5 +1,5 @@
-//! The `oncelog` command. See it work (`demo`), run it (`dev`), write and read (`send`, `fetch`), look after it (`topic`, `producers`,
-//! `journal`, `doctor`, `bench`), and prove that no record is lost and none is there twice (`verify`, `chaos`).
+//! The `oncelog` command. See it work (`demo`), run it (`dev`), write and read (`send`, `fetch`), look after it (`topic`,
+//! `producers`, `journal`, `doctor`, `bench`), and prove that no record is lost and none is there twice (`verify`, `chaos`).
 //!
 //! It is a caller like any other: what speaks to the services speaks the public contract alone.
 
@@ -14,6 +14,7 @@ mod doctor;
 mod exit;
 mod fetch;
 mod framing;
+mod interrupt;
 mod journal;
 mod latency;
 mod man;
@@ -27,7 +28,7 @@ mod topic;
 mod verify;
 mod workplace;
 
-use std::{io, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -110,14 +111,10 @@ async fn main() -> ExitCode {
     match done {
         Ok(code) => code,
         // Whoever read our output has enough of it: `oncelog fetch … | head`.
-        Err(error) if is_broken_pipe(&error) => Exit::Success.into(),
+        Err(error) if output::is_broken_pipe(&error) => Exit::Success.into(),
         Err(error) => {
             eprintln!("oncelog: {error:#}");
             Exit::of(&error).into()
         }
     }
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
 }

@@ -2,6 +2,7 @@
 
 use std::{io, process::ExitCode};
 
+use anyhow::ensure;
 use oncelog_proto::v1::{DescribeProducersRequest, describe_producers_response as described};
 use serde::Serialize;
 
@@ -86,7 +87,8 @@ async fn ask(args: &Args) -> anyhow::Result<Producers> {
         let page = broker.describe_producers(request).await.map_err(|s| connect::failure("describing producers", &s))?;
         let page = page.into_inner();
         producers.extend(page.producers.into_iter().map(Producer::of));
-        let is_last = page.next_page_token.is_empty() || page.next_page_token == page_token;
+        let is_last = page.next_page_token.is_empty();
+        ensure!(is_last || page.next_page_token != page_token, "the broker repeats a page; see its log");
         if is_last || producers.len() > limit {
             let more = producers.len() > limit;
             producers.truncate(limit);

@@ -93,15 +93,25 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             }
         }
         Action::Delete { topic } => {
-            for topic in &topic {
+            let mut deleted = Vec::new();
+            let mut failed = None;
+            for topic in topic {
                 let request = DeleteTopicRequest { topic: topic.clone() };
-                broker.delete_topic(request).await.map_err(|s| connect::failure(&format!("deleting topic {topic}"), &s))?;
+                if let Err(status) = broker.delete_topic(request).await {
+                    failed = Some(connect::failure(&format!("deleting topic {topic}"), &status));
+                    break;
+                }
                 if args.output == Output::Text {
                     tell(&format!("deleted {topic}"))?;
                 }
+                deleted.push(topic);
             }
+            // Those before the one that failed are gone all the same.
             if args.output == Output::Json {
-                output::json(&serde_json::json!({ "deleted": topic }))?;
+                output::json(&serde_json::json!({ "deleted": deleted }))?;
+            }
+            if let Some(error) = failed {
+                return Err(error);
             }
         }
     }

@@ -14,7 +14,12 @@ use anyhow::Context;
 use oncelog_verify::{HistoryFile, Log, Report, judge, judge_log, live};
 
 use self::verdict::Verdict;
-use crate::{connect, exit::Exit, output::Output, progress::Progress};
+use crate::{
+    connect,
+    exit::Exit,
+    output::{self, Output},
+    progress::Progress,
+};
 
 /// What `oncelog verify` is told.
 #[derive(Debug, clap::Args)]
@@ -48,7 +53,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
         None => running(&args).await?,
     };
-    verdict.tell(args.output, args.history.as_deref())?;
+    output::heard(verdict.tell(args.output, args.history.as_deref()))?;
     Ok(if verdict.is_sound() { Exit::Success } else { Exit::NotSound }.into())
 }
 

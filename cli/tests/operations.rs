@@ -1,5 +1,5 @@
-//! What an operator does: topics, producers, the journal, a small load, a look at everything that may stand in the way. Over a real
-//! pair of services, by what is written to stdout as JSON, and by the exit codes.
+//! What an operator does: topics, producers, the journal, a small load, a look at everything that may stand in the way. Over a
+//! real pair of services, by what is written to stdout as JSON, and by the exit codes.
 
 use std::{
     path::{Path, PathBuf},
@@ -214,6 +214,43 @@ async fn nobody_listening_has_an_exit_code_of_its_own() {
         assert!(said.stderr.contains(&nobody.to_string()) && said.stderr.lines().count() == 1, "{args:?}: {}", said.stderr);
     }
     assert_eq!(oncelog(&["topic", "paint"], &[], "").await.code, Some(2));
+    let no_url = oncelog(&["topic", "list"], &["--broker=somewhere".to_owned()], "").await;
+    assert_eq!(no_url.code, Some(2), "{}", no_url.stderr);
+}
+
+#[tokio::test]
+async fn a_verdict_that_nobody_reads_to_its_end_is_still_the_verdict() {
+    let nobody = port::free();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_oncelog"));
+    command.args(["doctor", &format!("--broker=http://{nobody}"), &format!("--producer=http://{nobody}")]);
+    let directory = tempfile::tempdir().expect("a directory");
+    command.arg(format!("--data-dir={}", directory.path().display())).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("it can be started");
+    drop(child.stdout.take());
+    assert_eq!(child.wait().await.expect("it ends").code(), Some(3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_that_is_interrupted_leaves_nothing_behind() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let args = ["bench".to_owned(), "--start".to_owned(), "--records=100000000".to_owned()];
+    let in_it = format!("--directory={}", directory.path().display());
+    let log = tempfile::NamedTempFile::new().expect("a file");
+    let program = Program::new(env!("CARGO_BIN_EXE_oncelog"));
+    let mut process = Process::start(&program, &[&args[..], &[in_it]].concat(), log.path()).expect("it can be started");
+    let has_begun = || walk(directory.path()).any(|path| path.ends_with("data/lock") || path.extension().is_some());
+    while !has_begun() {
+        assert!(process.ended().expect("asked").is_none(), "it ended by itself: {}", process.log().expect("a log"));
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(process.terminate().await.expect("it ends").code(), Some(130));
+    assert_eq!(std::fs::read_dir(directory.path()).expect("there").count(), 0, "nothing is left behind");
+}
+
+/// All files below a directory.
+fn walk(directory: &Path) -> Box<dyn Iterator<Item = PathBuf>> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    Box::new(entries.flat_map(|path| if path.is_dir() { walk(&path) } else { Box::new(std::iter::once(path)) }))
 }
 
 #[tokio::test]

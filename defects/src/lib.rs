@@ -1,9 +1,10 @@
 //! Deliberate defects: each breaks one rule, at the place in the code where that rule lives. Tests that find nothing are worth
 //! something only if they find these.
 //!
-//! The services ask [`is_on`] at those places. Without the feature `deliberate-defects`, which no crate has by default, the answer
-//! is the constant `false`, and nothing of a defect is in the binary. With it one defect is chosen for the whole process: by its
-//! name, with `--defect` where a program knows that argument, else in the variable `ONCELOG_DEFECT`, which is how tests are told.
+//! The services ask [`is_on`] at those places. Without the feature `deliberate-defects`, which no crate has by default, the
+//! answer is the constant `false`, and nothing of a defect is in the binary. With it one defect is chosen for the whole process:
+//! by its name, with `--defect` where a program knows that argument, else in the variable `ONCELOG_DEFECT`, which is how tests
+//! are told.
 //!
 //! What catches which defect, and after how much work, is tried out by
 //! `cargo run --release -p oncelog-sim --features deliberate-defects -- --defects`.

@@ -1,5 +1,5 @@
-//! The page of settings. Names, defaults and meanings are those of the services' own parsers, and so are the ranges: a parser is asked
-//! what it takes, by bisection, because a range that is told by hand may be told wrongly.
+//! The page of settings. Names, defaults and meanings are those of the services' own parsers, and so are the ranges: a parser is
+//! asked what it takes, by bisection, because a range that is told by hand may be told wrongly.
 
 use std::{ffi::OsStr, fmt::Write, process::Command as Process};
 

@@ -1,8 +1,8 @@
 //! Keeps the pages true.
 //!
-//! What follows from the code is made from the code ([`configuration`], [`api`]) and compared with the page; what is told by hand is
-//! held against the code where the two could part: commands are run ([`stage`]), links are followed, tables of errors and settings
-//! are complete. `WRITE_DOCS=1 cargo test -p oncelog-docs` writes anew what is made.
+//! What follows from the code is made from the code ([`configuration`], [`api`]) and compared with the page; what is told by hand
+//! is held against the code where the two could part: commands are run ([`stage`]), links are followed, tables of errors and
+//! settings are complete. `WRITE_DOCS=1 cargo test -p oncelog-docs` writes anew what is made.
 //!
 //! | module | owns |
 //! |---|---|

@@ -1,5 +1,5 @@
-//! Where a page's commands are run: an empty directory beside a running `oncelog dev` with a log of its own, as its reader has them
-//! who started it in the next window.
+//! Where a page's commands are run: an empty directory beside a running `oncelog dev` with a log of its own, as its reader has
+//! them who started it in the next window.
 //!
 //! Commands run as they are written, but for this: services listen on free ports, so the ports of the pages stand for those; and
 //! `cargo`, `oncelog` and the services are a [stand-in](../tests/stand-in), which runs what the tests have built. It does not run
@@ -50,8 +50,8 @@ impl Stage {
         Self { workplace, dev: None, starts: 0 }
     }
 
-    /// Runs a script with bash, which ends at the first command that fails. One that speaks of the log's directory is run beside a
-    /// stopped `oncelog dev`, as its page says, every other one beside a running one.
+    /// Runs a script with bash, which ends at the first command that fails. One that speaks of the log's directory is run beside
+    /// a stopped `oncelog dev`, as its page says, every other one beside a running one.
     ///
     /// # Panics
     /// If `oncelog dev` or bash does not start, or the script takes too long.

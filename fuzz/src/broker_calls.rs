@@ -1,5 +1,5 @@
-//! Any calls of the broker, one after the other. The bytes are steps: a kind (1 byte), a length (2 bytes), and a message or, for time,
-//! milliseconds.
+//! Any calls of the broker, one after the other. The bytes are steps: a kind (1 byte), a length (2 bytes), and a message or, for
+//! time, milliseconds.
 //!
 //! | kind | step |
 //! |---|---|

@@ -1,5 +1,5 @@
-//! Makes every checksum of a journal's files right again, so that what was changed is read and not refused for its checksum. Written
-//! from the description of the format, not with the journal's code.
+//! Makes every checksum of a journal's files right again, so that what was changed is read and not refused for its checksum.
+//! Written from the description of the format, not with the journal's code.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! A journal's directory, small and with everything in it that a broker writes: three openings, every kind of entry a call can make,
-//! indexes, two snapshots. The same bytes in every process.
+//! A journal's directory, small and with everything in it that a broker writes: three openings, every kind of entry a call can
+//! make, indexes, two snapshots. The same bytes in every process.
 
 use std::{
     collections::BTreeMap,

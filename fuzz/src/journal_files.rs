@@ -1,8 +1,8 @@
 //! The files of a journal: segments, indexes, snapshots, `FORMAT`. The bytes are changes to the files of a sound directory.
 //!
-//! The first byte: 1 if the checksums are mended afterwards. Then changes: the file by its number in the order of names (1 byte), a
-//! place in it (2 bytes), what to do (1 byte: 0 cut there, 1 to 64 overwrite with so many of the bytes that follow, 65 to 128 insert
-//! them less 64, others zero 16 times so many).
+//! The first byte: 1 if the checksums are mended afterwards. Then changes: the file by its number in the order of names (1 byte),
+//! a place in it (2 bytes), what to do (1 byte: 0 cut there, 1 to 64 overwrite with so many of the bytes that follow, 65 to 128
+//! insert them less 64, others zero 16 times so many).
 
 use broker_svc::{
     entry::PartitionId,

@@ -51,7 +51,8 @@ pub const TARGETS: &[Target] = &[
     ("snapshot", snapshot::run),
 ];
 
-/// Above this nothing is unpacked: the limit itself, 64 MiB, has its own tests, and a fuzzer that only makes bombs finds nothing else.
+/// Above this nothing is unpacked: the limit itself, 64 MiB, has its own tests, and a fuzzer that only makes bombs finds nothing
+/// else.
 const UNPACKED_BYTES: u64 = 1 << 20;
 
 /// The chunks of a snapshot as a broker writes it, for a corpus to begin with.

@@ -28,7 +28,8 @@ pub struct Bounds {
     pub hold_bytes: usize,
     /// How often which failure may happen.
     pub failures: Failures,
-    /// What a batch may be refused with although nothing is wrong with it. A conflict is no lie: somebody else takes the id over then.
+    /// What a batch may be refused with although nothing is wrong with it. A conflict is no lie: somebody else takes the id over
+    /// then.
     pub refusals: Vec<ErrorCode>,
     /// What a call may end with, carried out or not.
     pub statuses: Vec<Code>,
@@ -113,8 +114,8 @@ impl Bounds {
         self.delivery_timeout <= HORIZON || self.failures.refusals + self.failures.statuses + self.failures.lowered > 0
     }
 
-    /// May the session raise an alarm although its id is its own? Only if a status lies about it: whoever answers "unknown" or "fenced" to a
-    /// recovery.
+    /// May the session raise an alarm although its id is its own? Only if a status lies about it: whoever answers "unknown" or
+    /// "fenced" to a recovery.
     pub(crate) fn may_alarm(&self) -> bool {
         self.failures.statuses > 0
     }

@@ -91,8 +91,8 @@ impl Broker {
         self.ask(Caller { waiter: call.waiter, sent, token }, request);
     }
 
-    /// A call arrives, and its first batch meets what another process has written under the same id: it is told of a conflict. The other
-    /// one has recovered the epoch before, as it has to: nothing of it gets in any more, wherever copies are.
+    /// A call arrives, and its first batch meets what another process has written under the same id: it is told of a conflict.
+    /// The other one has recovered the epoch before, as it has to: nothing of it gets in any more, wherever copies are.
     ///
     /// False: the batch itself is in the log, so nobody else can have written there. Then the call is like any other.
     pub(crate) fn rob(&mut self, call: Call, ledger: &Ledger) -> bool {

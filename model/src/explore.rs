@@ -1,7 +1,7 @@
 //! The explorer: breadth first, so that the first counterexample is a shortest one.
 //!
-//! Of a state that was seen only a few numbers are kept: its digest, how it was reached, and where it goes if nothing fails. Whole
-//! states are kept only for the border, where the next steps are taken.
+//! Of a state that was seen only a few numbers are kept: its digest, how it was reached, and where it goes if nothing fails.
+//! Whole states are kept only for the border, where the next steps are taken.
 
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},

@@ -1,5 +1,5 @@
-//! What was sent, told, and made durable; and whether the promises hold. It knows the journal's entries and what people were told,
-//! and nothing of how either came about.
+//! What was sent, told, and made durable; and whether the promises hold. It knows the journal's entries and what people were
+//! told, and nothing of how either came about.
 
 use std::{
     collections::BTreeMap,
@@ -207,8 +207,9 @@ impl Ledger {
         Ok(())
     }
 
-    /// A refusal has to be true of what is durable as well. It leaves with its group: what it was computed from, and a copy of the
-    /// batch that came right behind it, are durable together with it. So a refusal that only says "not now" is never false by that.
+    /// A refusal has to be true of what is durable as well. It leaves with its group: what it was computed from, and a copy of
+    /// the batch that came right behind it, are durable together with it. So a refusal that only says "not now" is never false by
+    /// that.
     fn answer_refusal(&self, tag: Tag, sent: &Sent, fault: &Fault) -> Result<(), Violation> {
         let partition = &sent.batch.partition;
         let (epoch, next) = (self.epochs.get(&tag.producer), self.next(tag.producer, tag.epoch, partition));
@@ -227,7 +228,8 @@ impl Ledger {
                 violated!("{tag} is told that it is in the log, and durable is up to {next} (I7)");
             }
             ErrorCode::InvalidProducerEpoch => {
-                // An epoch that was not handed out yet may be by now. No topic is deleted here, so nothing of its own epoch is closed.
+                // An epoch that was not handed out yet may be by now. No topic is deleted here, so nothing of its own epoch is
+                // closed.
                 let (told, durable) = (fault.to_batch_error().current_epoch, epoch.map(|epoch| epoch.get()));
                 if told == Some(tag.epoch.get()) || told > durable {
                     violated!("{tag} is told that the epoch is {told:?}; durable is {durable:?} (I7)");

@@ -7,7 +7,8 @@ use oncelog_model::{bounds::Bounds, broken::Broken, explore, scenarios};
 
 /// Every order of events between the real session and the real pipeline, within small bounds.
 ///
-/// Exits with 0 if all of it was explored and no promise is broken, with 1 if one is, and with 3 if --states ended a scenario before.
+/// Exits with 0 if all of it was explored and no promise is broken, with 1 if one is, and with 3 if --states ended a scenario
+/// before.
 #[derive(Debug, Parser)]
 #[command(name = "oncelog-model")]
 struct Args {

@@ -56,8 +56,8 @@ fn init_request(recover: Option<(ProducerId, Epoch)>, token: &str) -> InitReques
     request
 }
 
-/// The broker's answer, as the session's shell reads it: through both edges and the message between them. `sent` are the batches of
-/// a `Produce`.
+/// The broker's answer, as the session's shell reads it: through both edges and the message between them. `sent` are the batches
+/// of a `Produce`.
 pub(crate) fn answer(waiter: Waiter, sent: Option<&[Sent]>, answer: pipeline::Answer, max_batch_bytes: usize) -> Answer {
     match (waiter, answer) {
         (Waiter::Produce(call), pipeline::Answer::Produced(outcomes)) => {

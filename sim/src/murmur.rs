@@ -28,7 +28,8 @@ impl<S: Subscriber> Layer<S> for Ear {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut said = Said::default();
         event.record(&mut said);
-        // Here nobody shares the id of a producer-svc, and no disk forgets what it synced: no alarm is right, but for the topic that goes.
+        // Here nobody shares the id of a producer-svc, and no disk forgets what it synced: no alarm is right, but for the topic
+        // that goes.
         let is_alarm = *event.metadata().level() == Level::ERROR && event.metadata().target().starts_with("producer_svc");
         if is_alarm && !self.brief.is_some_and(|brief| is_explained(&said.message, brief)) {
             self.chronicle.fail(format!("an alarm: {}", said.message));
@@ -57,7 +58,8 @@ impl Visit for Said {
     }
 }
 
-/// Does the deletion of the topic `brief` explain the alarm? Only if it is about what is gone, names all of it, and all of it was there.
+/// Does the deletion of the topic `brief` explain the alarm? Only if it is about what is gone, names all of it, and all of it was
+/// there.
 fn is_explained(alarm: &str, brief: &str) -> bool {
     let told = alarm.strip_prefix("the broker has nothing of what it acknowledged in ");
     let told = told.and_then(|told| told.split_once(" partition(s): "));

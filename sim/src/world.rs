@@ -126,8 +126,8 @@ impl World<'_> {
         Ok(())
     }
 
-    /// What was read before a power loss has to be there after it, but for what was trimmed since. A copy of a call that is still on
-    /// its way may come behind it; whether it had a right to is the checker's matter.
+    /// What was read before a power loss has to be there after it, but for what was trimmed since. A copy of a call that is still
+    /// on its way may come behind it; whether it had a right to is the checker's matter.
     fn compare(&self, before: &Log, after: &Log) {
         if before.partitions().len() != after.partitions().len() {
             self.chronicle.fail("a power loss changed the list of partitions");
@@ -260,12 +260,12 @@ fn act(
     }
 }
 
-/// How long an id lives for certain. None: a group that waits for a slow or a full disk has the time at which it began to wait, and
-/// so has every sign of life that joins it.
+/// How long an id lives for certain. None: a group that waits for a slow or a full disk has the time at which it began to wait,
+/// and so has every sign of life that joins it.
 fn expiration_ms(plan: &Plan) -> Option<u64> {
     let expiration = plan.expiration.unwrap_or(Duration::from_secs(24 * 3_600));
-    // The time of groups may run twice as fast as real time, to catch up with a wall clock that was set forward; and a sign of life
-    // counts only if the last one is a 24th of the expiration ago.
+    // The time of groups may run twice as fast as real time, to catch up with a wall clock that was set forward; and a sign of
+    // life counts only if the last one is a 24th of the expiration ago.
     let certain = (expiration * 23 / 48).saturating_sub(20 * plan.sync);
     let may_wait = plan.mishaps.iter().any(|mishap| matches!(mishap, Mishap::SlowDisk | Mishap::FullDisk));
     (!may_wait).then(|| u64::try_from(certain.as_millis()).expect("a day at most"))

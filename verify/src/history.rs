@@ -104,8 +104,8 @@ pub struct Began {
     pub format: u32,
     /// Nobody else wrote to the topics of this history since they were empty. Then a record that nobody sent is a fault.
     pub alone: bool,
-    /// A call arrives at most once: no network between the callers and the broker repeats one by itself. Then a batch of which every
-    /// call was refused is not in the log.
+    /// A call arrives at most once: no network between the callers and the broker repeats one by itself. Then a batch of which
+    /// every call was refused is not in the log.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub once: bool,
     /// The broker's `--producer-id-expiration-ms`, if it is known. Without it an unknown producer id cannot be judged.

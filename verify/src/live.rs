@@ -31,7 +31,8 @@ pub struct Progress {
 pub struct Read {
     /// The log.
     pub log: Log,
-    /// Nothing was written while it was read, so what the broker says of its producers was compared too. Otherwise it was left out.
+    /// Nothing was written while it was read, so what the broker says of its producers was compared too. Otherwise it was left
+    /// out.
     pub quiet: bool,
 }
 

@@ -75,8 +75,8 @@ impl Log {
         self.stands.push(stand);
     }
 
-    /// Something of it could not be read because it is damaged, and whoever reads has said so. Then the holes that this leaves are no
-    /// fault of their own: they are counted, and nobody is accused.
+    /// Something of it could not be read because it is damaged, and whoever reads has said so. Then the holes that this leaves
+    /// are no fault of their own: they are counted, and nobody is accused.
     pub fn note_damage(&mut self) {
         self.is_damaged = true;
     }

@@ -36,8 +36,8 @@ pub fn send_stream(count: usize, answer: &SendStreamResponse) -> Vec<SendOutcome
     }
 }
 
-/// What the end of a `SendStream` says of a request of `count` records behind the last answer: not taken in, if the service says why
-/// it ended. Any other end says nothing.
+/// What the end of a `SendStream` says of a request of `count` records behind the last answer: not taken in, if the service says
+/// why it ended. Any other end says nothing.
 pub fn send_stream_ended(count: usize, status: &Status) -> Vec<SendOutcome> {
     if status.code() == Code::OutOfRange || reason(status) == Some(ErrorCode::BrokerNotAvailable) {
         vec![SendOutcome::Refused(u32::try_from(count).unwrap_or(u32::MAX))]

@@ -90,8 +90,8 @@ impl Talk {
         let log = drive.data.with_extension("client.log");
         let mut child = Command::new(drive.client)
             .args(arguments(drive, load))
-            // The client's garbage is collected at four times what lives instead of twice: that costs memory, which is not counted,
-            // and saves the peer CPU time, which is.
+            // The client's garbage is collected at four times what lives instead of twice: that costs memory, which is not
+            // counted, and saves the peer CPU time, which is.
             .env("GOGC", "300")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -12,8 +12,8 @@ use super::{
     install::{finish, missing, once, unusable},
 };
 
-/// The newest versions that the package lists know of `packages`, and of what they depend on and this system lacks, unpacked below
-/// `tools`. The first package's name is the directory's. Returns it: the root below which `usr/bin` is.
+/// The newest versions that the package lists know of `packages`, and of what they depend on and this system lacks, unpacked
+/// below `tools`. The first package's name is the directory's. Returns it: the root below which `usr/bin` is.
 ///
 /// # Errors
 /// There is no apt, or it does not find them.

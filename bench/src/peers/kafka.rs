@@ -1,16 +1,16 @@
-//! Apache Kafka, one process that is broker and controller, driven by its own `ProducerPerformance`. The producer is idempotent and
-//! asks for all acknowledgements, which are its defaults.
+//! Apache Kafka, one process that is broker and controller, driven by its own `ProducerPerformance`. The producer is idempotent
+//! and asks for all acknowledgements, which are its defaults.
 //!
 //! What differs from the other peers, because the tool has it so:
 //! - The tool gives records to partitions itself, a batch at a time, which is the fastest that its producer can; the partitions'
 //!   shares differ by some batches.
-//! - A Java machine becomes fast by running. Records that warm up come before those that are counted. Processor time and disk bytes
-//!   cannot be told apart, so the counted records get their share of both.
+//! - A Java machine becomes fast by running. Records that warm up come before those that are counted. Processor time and disk
+//!   bytes cannot be told apart, so the counted records get their share of both.
 //! - What is unacknowledged is bounded in bytes, by the producer's memory.
 //! - Latencies are in whole milliseconds, from the call of `send`, which with a rate is made when the record is due unless the
 //!   producer's memory is used up; and the tool tells the 95th percentile, not the 90th.
-//! - The records are lines of a file, picked at random by the tool. So reading back shows that each partition's end offset and the
-//!   records and bytes that Kafka's own `ConsumerPerformance` read are those that were sent, under the checksums of Kafka's
+//! - The records are lines of a file, picked at random by the tool. So reading back shows that each partition's end offset and
+//!   the records and bytes that Kafka's own `ConsumerPerformance` read are those that were sent, under the checksums of Kafka's
 //!   batches; not in which order.
 
 use std::{
@@ -151,7 +151,8 @@ impl Kafka {
         };
         let partitions = load.partitions;
         let data = data.display();
-        // The topic is made on first use. The topic in which the reading back keeps its offsets needs no 50 partitions on 3 brokers.
+        // The topic is made on first use. The topic in which the reading back keeps its offsets needs no 50 partitions on 3
+        // brokers.
         format!(
             "process.roles=broker,controller\n\
              node.id=1\n\
@@ -267,7 +268,7 @@ impl Summary {
         Self::parse(said.lines().rev().find(|line| line.contains("records sent, ") && line.ends_with("99.9th."))?)
     }
 
-    /// `100 steady state records sent, 11494.2 records/sec (11.22 MB/sec), 1.29 ms avg latency, 9.00 ms max latency, 1 ms 50th, ...`
+    /// `100 steady state records sent, 11494.2 records/sec (11.22 MB/sec), 1.29 ms avg latency, 9.00 ms max latency, ...`
     fn parse(line: &str) -> Option<Self> {
         let parts: Vec<_> = line.split(", ").collect();
         let first = |part: &str| part.split(' ').next()?.parse::<f64>().ok();

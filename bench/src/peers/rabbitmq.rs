@@ -72,7 +72,8 @@ impl Peer for RabbitStreams {
         fs::write(&erl, tools.erl())?;
         fs::set_permissions(&erl, fs::Permissions::from_mode(0o755))?;
 
-        // Erlang's port mapper would stay behind as a daemon; as a process of its own in the foreground it is stopped like the node.
+        // Erlang's port mapper would stay behind as a daemon; as a process of its own in the foreground it is stopped like the
+        // node.
         let epmd_address = free_address()?;
         let mut command = Command::new(tools.erts.join("bin/epmd"));
         let mut epmd =

@@ -1,7 +1,7 @@
 //! Redis Streams, a server of its own with an append-only file. It does not recognise what it was sent twice.
 //!
-//! A partition is a stream under its own key. `XADD`s are pipelined. As everywhere, one connection keeps the order of a partition,
-//! so there are never more connections than partitions.
+//! A partition is a stream under its own key. `XADD`s are pipelined. As everywhere, one connection keeps the order of a
+//! partition, so there are never more connections than partitions.
 
 use std::{
     path::{Path, PathBuf},
@@ -102,8 +102,8 @@ impl RedisStreams {
             "yes",
             "--appendfsync",
             appendfsync,
-            // The append-only file is the log. Snapshots beside it, and rewriting a file of nothing but additions, would cost time and
-            // keep nothing more.
+            // The append-only file is the log. Snapshots beside it, and rewriting a file of nothing but additions, would cost
+            // time and keep nothing more.
             "--save",
             "",
             "--auto-aof-rewrite-percentage",

@@ -1,6 +1,7 @@
 //! A peer's server process: started, waited for, asked what it costs, stopped.
 //!
-//! Peers differ from the services in how they end: a Java machine calls SIGTERM an error, and what was read back need not be kept.
+//! Peers differ from the services in how they end: a Java machine calls SIGTERM an error, and what was read back need not be
+//! kept.
 
 use std::{
     fs::{self, File},

@@ -1,6 +1,6 @@
 //! Who sends and reads while things fail: callers of `Send` one call after the other, callers of `SendStream`, raw idempotent
-//! producers that speak to the broker itself, and readers that follow every partition. All of them go through networks that break,
-//! and write down what they do and what they hear.
+//! producers that speak to the broker itself, and readers that follow every partition. All of them go through networks that
+//! break, and write down what they do and what they hear.
 
 mod caller;
 mod raw_producer;

@@ -1,6 +1,6 @@
-//! An idempotent producer of the plainest kind, on the broker itself: up to five tagged batches at once, each sent again unchanged
-//! until its outcome is known. Now and then it sends one again that is known to be there, recovers its epoch in the middle of its
-//! work, and lets a batch of the old epoch follow.
+//! An idempotent producer of the plainest kind, on the broker itself: up to five tagged batches at once, each sent again
+//! unchanged until its outcome is known. Now and then it sends one again that is known to be there, recovers its epoch in the
+//! middle of its work, and lets a batch of the old epoch follow.
 
 use std::{collections::VecDeque, time::Duration};
 

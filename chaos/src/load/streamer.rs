@@ -1,5 +1,5 @@
-//! A caller of `SendStream`: many requests outstanding. What a stream takes with it when it breaks is unknown, unless the service says
-//! why it ended.
+//! A caller of `SendStream`: many requests outstanding. What a stream takes with it when it breaks is unknown, unless the service
+//! says why it ended.
 
 use std::collections::VecDeque;
 
@@ -47,8 +47,8 @@ struct Streamer {
 }
 
 impl Streamer {
-    /// One stream, until it breaks or all shall end. `open` are the calls that were not answered, each with its number of records.
-    /// Returns the status at its end, if there was one.
+    /// One stream, until it breaks or all shall end. `open` are the calls that were not answered, each with its number of
+    /// records. Returns the status at its end, if there was one.
     async fn stream(&mut self, open: &mut VecDeque<(CallId, usize)>, stop: &watch::Receiver<bool>) -> Option<Status> {
         let (requests, outgoing) = mpsc::channel(OUTSTANDING);
         // The answer to the call itself may wait for the first request.

@@ -1,4 +1,5 @@
-//! What fails in the demo, and when. Pure: a seed in, mishaps out. First each of them once, in an order of the seed's; then by chance.
+//! What fails in the demo, and when. Pure: a seed in, mishaps out. First each of them once, in an order of the seed's; then by
+//! chance.
 
 use std::time::Duration;
 

@@ -68,7 +68,7 @@ pub(super) enum Stage {
         /// Of its batches so many were in the log already.
         duplicates: usize,
     },
-    /// Of its batches at least one was refused, as this.
+    /// It, or at least one of its batches, was refused, as this.
     Refused(ErrorCode),
     /// The connection broke before the answer came. The work may have been done.
     AnswerLost,
@@ -132,6 +132,11 @@ impl Traffic {
             let took = now.saturating_duration_since(slot.since);
             refused.map_or(Stage::Acknowledged { took, duplicates }, Stage::Refused)
         });
+    }
+
+    /// The call was answered, and refused as a whole.
+    pub(super) fn refused(&mut self, pending: &Pending, reason: ErrorCode) {
+        self.end(pending, |_| Stage::Refused(reason));
     }
 
     /// No answer will come.

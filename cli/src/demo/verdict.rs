@@ -1,5 +1,5 @@
-//! The verdict: by `oncelog_verify`, from the log and from what the writers were told, running and at rest. What the board counted
-//! meanwhile is only told beside it.
+//! The verdict: by `oncelog_verify`, from the log and from what the writers were told, running and at rest. What the board
+//! counted meanwhile is only told beside it.
 
 use std::{
     collections::BTreeMap,
@@ -39,7 +39,7 @@ impl Verdict {
     /// In words: the promises that were broken, the first of each, and one line.
     pub(super) fn tell(&self, out: &mut impl Write, style: Style) -> io::Result<()> {
         let mut told: Vec<Rule> = Vec::new();
-        for violation in &self.running.violations {
+        for violation in self.running.violations.iter().chain(&self.at_rest.report.violations) {
             if !told.contains(&violation.rule) {
                 told.push(violation.rule);
                 writeln!(out, "  {}: {}", violation.rule, violation.what)?;

@@ -14,11 +14,14 @@ use oncelog_edge::{
     accept::{Incoming, Limits},
     server,
 };
-use oncelog_proto::v1::{
-    broker_service_client::BrokerServiceClient,
-    broker_service_server::{BrokerService, BrokerServiceServer},
-    produce_stream_response::Outcome,
-    *,
+use oncelog_proto::{
+    ErrorCode,
+    v1::{
+        broker_service_client::BrokerServiceClient,
+        broker_service_server::{BrokerService, BrokerServiceServer},
+        produce_stream_response::Outcome,
+        *,
+    },
 };
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
@@ -84,6 +87,10 @@ impl Heard {
 
     fn answered(&self, pending: &Pending, response: &ProduceResponse) {
         self.lock().answered(pending, response, now());
+    }
+
+    fn refused(&self, pending: &Pending, reason: ErrorCode) {
+        self.lock().refused(pending, reason);
     }
 
     fn lost(&self, pending: &Pending) {
@@ -178,7 +185,8 @@ async fn hand_on(
                     if let Some(pending) = open.pop_front() {
                         match &answer.outcome {
                             Some(Outcome::Produced(response)) => heard.answered(&pending, response),
-                            _ => heard.lost(&pending),
+                            Some(Outcome::Failed(failure)) => heard.refused(&pending, failure.reason()),
+                            None => heard.lost(&pending),
                         }
                     }
                     if to_producer.send(Ok(answer)).await.is_err() {

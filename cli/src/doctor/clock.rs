@@ -1,5 +1,5 @@
-//! The clock. Records carry the broker's time, retention by age and the expiry of producers go by it; the broker bounds its jumps, and
-//! here somebody is told of them.
+//! The clock. Records carry the broker's time, retention by age and the expiry of producers go by it; the broker bounds its
+//! jumps, and here somebody is told of them.
 
 use std::time::{Duration, Instant, SystemTime};
 

@@ -1,5 +1,6 @@
-//! The disk: how long a sync takes, by the broker's own writes, into a file of zeros as its segments are. Every answer of the default
-//! configuration waits for a sync, so this is what decides about latency; throughput comes from how much goes along with each.
+//! The disk: how long a sync takes, by the broker's own writes, into a file of zeros as its segments are. Every answer of the
+//! default configuration waits for a sync, so this is what decides about latency; throughput comes from how much goes along with
+//! each.
 
 use std::{
     io::{self, IoSlice},

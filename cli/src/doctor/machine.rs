@@ -24,13 +24,13 @@ pub(super) fn open_files() -> Finding {
     files(limit.current, limit.maximum)
 }
 
-/// None: there is no limit.
+/// None: there is no limit. A service raises its soft limit to the hard one when it starts, so the hard one counts.
 fn files(soft: Option<u64>, hard: Option<u64>) -> Finding {
     let told = |limit: Option<u64>| limit.map_or_else(|| "unlimited".to_owned(), grouped);
     let what = format!("{} open files allowed, up to {} if asked for", told(soft), told(hard));
-    let finding = if soft.is_some_and(|soft| soft < FILES) {
+    let finding = if hard.is_some_and(|hard| hard < FILES) {
         let advice = format!(
-            "a service has a file open for each connection and segment: ulimit -n {FILES}, or LimitNOFILE={FILES} in its unit"
+            "a service has a file open for each connection and segment: ulimit -Hn {FILES}, or LimitNOFILE={FILES} in its unit"
         );
         Finding::advice("open files", what, advice)
     } else {
@@ -42,7 +42,9 @@ fn files(soft: Option<u64>, hard: Option<u64>) -> Finding {
 pub(super) fn memory() -> Finding {
     let available = fs::read_to_string("/proc/meminfo").ok().and_then(|info| available(&info));
     let read = |name: &str| fs::read_to_string(format!("/sys/fs/cgroup/{name}")).ok()?.trim().parse::<u64>().ok();
-    let allowed = read("memory.max").map(|most| most.saturating_sub(read("memory.current").unwrap_or(0)));
+    let cached = fs::read_to_string("/sys/fs/cgroup/memory.stat").ok().and_then(|stat| inactive(&stat)).unwrap_or(0);
+    let used = read("memory.current").unwrap_or(0).saturating_sub(cached);
+    let allowed = read("memory.max").map(|most| most.saturating_sub(used));
     judge_memory(available.into_iter().chain(allowed).min())
 }
 
@@ -52,8 +54,7 @@ fn judge_memory(available: Option<u64>) -> Finding {
     };
     let what = format!("{} available", bytes(available));
     let finding = if available < MEMORY {
-        let advice =
-            "both services want some 500 MiB with their defaults; lower the producer's --buffer-memory, or give them more";
+        let advice = "both services want some 500 MiB under load with their defaults; give them more, or lower their limits: docs/configuration.md";
         Finding::advice("memory", what, advice)
     } else {
         Finding::good("memory", what)
@@ -66,6 +67,11 @@ fn available(meminfo: &str) -> Option<u64> {
     Some(kib.trim().parse::<u64>().ok()? << 10)
 }
 
+/// What the kernel remembers of files that nobody uses just now: it is counted as used, and is there for the asking.
+fn inactive(stat: &str) -> Option<u64> {
+    stat.lines().find_map(|line| line.strip_prefix("inactive_file "))?.trim().parse().ok()
+}
+
 /// As many as a service's thousand connections and a log of some thousand segments need.
 const FILES: u64 = 4_096;
 const MEMORY: u64 = 512 << 20;
@@ -76,10 +82,16 @@ mod tests {
 
     #[test]
     fn few_files_and_little_memory_are_worth_a_word() {
-        let level = |soft| files(soft, None).level;
+        let level = |hard| files(Some(64), hard).level;
         assert_eq!([Some(FILES - 1), Some(FILES), None].map(level), [Level::Advice, Level::Good, Level::Good]);
         let level = |available| judge_memory(available).level;
         assert_eq!([Some(MEMORY - 1), Some(MEMORY), None].map(level), [Level::Advice, Level::Good, Level::Good]);
+    }
+
+    #[test]
+    fn what_files_are_remembered_by_counts_as_there() {
+        assert_eq!(inactive("anon 1\ninactive_anon 7\ninactive_file 4096\nactive_file 5\n"), Some(4096));
+        assert_eq!(inactive("anon 1\n"), None);
     }
 
     #[test]

@@ -10,7 +10,10 @@ use tokio::time::timeout;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
 
 use super::finding::Finding;
-use crate::connect::{self, Secured};
+use crate::{
+    connect::{self, Secured},
+    exit::Exit,
+};
 
 /// What was found of one service.
 #[derive(Debug)]
@@ -24,7 +27,14 @@ pub(super) struct Looked {
 pub(super) async fn look(name: &'static str, url: &str, secured: &Secured, admin: SocketAddr) -> Looked {
     let health = match timeout(PATIENCE, connect::health(name, url, secured)).await {
         Ok(Ok(health)) => health,
-        Ok(Err(error)) => return unreachable(name, error.to_string()),
+        Ok(Err(error)) if Exit::of(&error) == Exit::Unreachable => return unreachable(name, error.to_string()),
+        // What this command was told is wrong, or the service is there and the two do not trust each other.
+        Ok(Err(error)) => {
+            let advice =
+                format!("mend what it names; --{name}, --tls-ca, --tls-cert and --token-file say where to go and what to show");
+            let findings = vec![Finding::problem(name, format!("{error:#}"), advice)];
+            return Looked { findings, is_unreachable: false };
+        }
         Err(_) => return unreachable(name, format!("no {name} answers at {url} within {} s", PATIENCE.as_secs())),
     };
     let mut findings = vec![healthy(name, url, health).await];

@@ -1,5 +1,5 @@
-//! Who has to catch which defect. The simulation wherever it can, because it knows of no defect; the model and the tests of a rule
-//! beside it, or alone where a run comes upon too little.
+//! Who has to catch which defect. The simulation wherever it can, because it knows of no defect; the model and the tests of a
+//! rule beside it, or alone where a run comes upon too little.
 
 use std::fmt;
 

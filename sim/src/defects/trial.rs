@@ -1,7 +1,7 @@
 //! One defect before one judge, each time in a process of its own.
 //!
-//! A judge's word counts only if it lets the same code pass without the defect, by the same arguments, and only if it says what was
-//! broken: one that cannot run, crashes, or does not end has caught nothing.
+//! A judge's word counts only if it lets the same code pass without the defect, by the same arguments, and only if it says what
+//! was broken: one that cannot run, crashes, or does not end has caught nothing.
 
 use std::{
     collections::BTreeSet,

@@ -1,5 +1,5 @@
-//! The judgement: one pass over the log, one over the history for its outline, one to judge it. The time is linear in both, but for
-//! a logarithm where a batch is looked for by its tag.
+//! The judgement: one pass over the log, one over the history for its outline, one to judge it. The time is linear in both, but
+//! for a logarithm where a batch is looked for by its tag.
 //!
 //! | module | judges |
 //! |---|---|
@@ -11,13 +11,13 @@
 //! | `sights` | what was read and described: I5, I7 |
 //! | `outline`, `known` | which topic a call spoke of; what was known when |
 //!
-//! A broker has many lives in a history. I8 is judged here: who asked after a disk had failed and is told "in the log" by the same
-//! life was told too much.
+//! A broker has many lives in a history. I8 is judged here: who asked after a disk had failed and is told "in the log" by the
+//! same life was told too much.
 //!
-//! What cannot be judged is counted ([`crate::report::Unjudged`]), never passed in silence. In memory, beside the log: some 100 bytes for
-//! each record that was sent by `Send` or is in the log, some 80 more for each record of a stream of which not everything was
-//! answered, and some 20 for each that was sent to a partition by its number; 12 for each batch in the log, some 40 for each that was
-//! given a name; and what is known of each producer in each partition.
+//! What cannot be judged is counted ([`crate::report::Unjudged`]), never passed in silence. In memory, beside the log: some 100
+//! bytes for each record that was sent by `Send` or is in the log, some 80 more for each record of a stream of which not
+//! everything was answered, and some 20 for each that was sent to a partition by its number; 12 for each batch in the log, some
+//! 40 for each that was given a name; and what is known of each producer in each partition.
 
 mod accepted;
 mod claim;

@@ -1,5 +1,5 @@
-//! Judges the order of `Send`: the records of a call stand in their order in each partition, and behind what their caller sent and
-//! had answered before. In a stream, behind all that it sent before. Concurrent calls may stand either way.
+//! Judges the order of `Send`: the records of a call stand in their order in each partition, and behind what their caller sent
+//! and had answered before. In a stream, behind all that it sent before. Concurrent calls may stand either way.
 
 use std::collections::{HashMap, VecDeque};
 

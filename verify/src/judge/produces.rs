@@ -200,8 +200,8 @@ impl Produces {
         }
     }
 
-    /// At the end. Where nobody else wrote: batches that nobody asked for. Where calls arrive once: batches of which every call was
-    /// told that it did not append them.
+    /// At the end. Where nobody else wrote: batches that nobody asked for. Where calls arrive once: batches of which every call
+    /// was told that it did not append them.
     pub(super) fn end(&self, ground: &Ground<'_>, is_own: impl Fn(i64) -> bool, alone: bool, once: bool, report: &mut Report) {
         for (index, partition) in ground.log.partitions().iter().enumerate() {
             for (number, batch) in (0..).zip(partition.batches()) {

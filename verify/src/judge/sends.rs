@@ -1,8 +1,8 @@
 //! Judges `Send`: each record by what it is, because its caller knows nothing of tags.
 //!
 //! An accepted record stands where the answer says (I1, I4). A record is in the log at most as often as it was sent and not
-//! refused, and only in the partition that it was sent to, if one was named (I2). Without idempotence only the first is promised, and that
-//! the partition is the one that was named.
+//! refused, and only in the partition that it was sent to, if one was named (I2). Without idempotence only the first is promised,
+//! and that the partition is the one that was named.
 
 use std::collections::{HashMap, HashSet};
 

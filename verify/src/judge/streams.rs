@@ -1,8 +1,8 @@
-//! Judges the order of streams once more when all is over, where answers did not come: what is in the log although its caller heard
-//! nothing of it stands in the order of its stream like everything else.
+//! Judges the order of streams once more when all is over, where answers did not come: what is in the log although its caller
+//! heard nothing of it stands in the order of its stream like everything else.
 //!
-//! Nobody said where it is, so it is looked for by what it is. Records that were sent more than once, or are there more than once,
-//! cannot be told from each other and are left out.
+//! Nobody said where it is, so it is looked for by what it is. Records that were sent more than once, or are there more than
+//! once, cannot be told from each other and are left out.
 
 use std::collections::{HashMap, HashSet};
 
