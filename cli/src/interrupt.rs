@@ -1,0 +1,32 @@
+//! The end that somebody asks for: Ctrl-C, SIGTERM, or a terminal that is closed. Whoever waits for it can clean up; without that, files
+//! and processes of a run outlive it, and a terminal stays without a cursor.
+
+use std::io;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// The signals, caught from here on.
+#[derive(Debug)]
+pub(crate) struct Interrupt([Signal; 3]);
+
+impl Interrupt {
+    /// Catches them.
+    ///
+    /// # Errors
+    /// The operating system refuses.
+    pub(crate) fn catch() -> io::Result<Self> {
+        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+        let [interrupt, terminate, hangup] = kinds.map(signal);
+        Ok(Self([interrupt?, terminate?, hangup?]))
+    }
+
+    /// Waits for the first of them.
+    pub(crate) async fn asked(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}
