@@ -21,6 +21,7 @@ use crate::{binaries, workplace::Workplace};
 pub struct Collector {
     process: Process,
     addr: SocketAddr,
+    http: SocketAddr,
     traces: PathBuf,
     metrics: PathBuf,
 }
@@ -65,11 +66,11 @@ impl Collector {
     pub async fn start(workplace: &Workplace) -> anyhow::Result<Option<Self>> {
         static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
         let Some(program) = BUILT.get_or_init(build) else { return Ok(None) };
-        let addr = port::free();
+        let [addr, http] = [port::free(), port::free()];
         let (traces, metrics) = (workplace.path("traces.jsonl"), workplace.path("metrics.jsonl"));
         let config = workplace.path("collector.yaml");
         let text = format!(
-            "receivers:\n  otlp:\n    protocols:\n      grpc:\n        endpoint: {addr}\n\
+            "receivers:\n  otlp:\n    protocols:\n      grpc:\n        endpoint: {addr}\n      http:\n        endpoint: {http}\n\
              exporters:\n  lines/traces:\n    path: {}\n  lines/metrics:\n    path: {}\n\
              service:\n  telemetry:\n    metrics:\n      level: none\n  pipelines:\n\
              \x20   traces: {{receivers: [otlp], exporters: [lines/traces]}}\n\
@@ -81,14 +82,16 @@ impl Collector {
         let args = [format!("--config=file:{}", config.display())];
         let mut process = Process::start(&Program::new(program), &args, &workplace.path("collector.log"))?;
         let listens = async {
-            while TcpStream::connect(addr).await.is_err() {
-                ensure!(process.ended()?.is_none(), "the collector ended: {}", process.log()?);
-                sleep(Duration::from_millis(20)).await;
+            for addr in [addr, http] {
+                while TcpStream::connect(addr).await.is_err() {
+                    ensure!(process.ended()?.is_none(), "the collector ended: {}", process.log()?);
+                    sleep(Duration::from_millis(20)).await;
+                }
             }
             anyhow::Ok(())
         };
         timeout(PATIENCE, listens).await.context("the collector does not listen")??;
-        Ok(Some(Self { process, addr, traces, metrics }))
+        Ok(Some(Self { process, addr, http, traces, metrics }))
     }
 
     /// Both services, told by their environment to export to it.
@@ -98,6 +101,20 @@ impl Collector {
         let told = |program: Program| {
             program.with_variable("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint).with_variable("OTEL_METRIC_EXPORT_INTERVAL", "500")
         };
+        Programs { broker: told(broker), producer: told(producer) }
+    }
+
+    /// The same, by HTTP.
+    pub fn programs_over_http(&self) -> Programs {
+        let endpoint = format!("http://{}", self.http);
+        let told = |program: Program| {
+            let program = program.with_variable("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint);
+            program
+                .with_variable("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+                .with_variable("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
+                .with_variable("OTEL_METRIC_EXPORT_INTERVAL", "500")
+        };
+        let Programs { broker, producer } = self.programs();
         Programs { broker: told(broker), producer: told(producer) }
     }
 

@@ -93,7 +93,8 @@ fn server_config(cert: &[u8], key: &[u8], ca: Option<&[u8]>, may_be_unknown: boo
     Ok(config)
 }
 
-fn client_config(ca: Option<&[u8]>, shown: &[Vec<u8>]) -> Result<ClientConfig, String> {
+/// For a caller that trusts those for whom `ca` vouches, else whom this machine trusts, and shows a certificate and its key, if any.
+pub(crate) fn client_config(ca: Option<&[u8]>, shown: &[Vec<u8>]) -> Result<ClientConfig, String> {
     let roots = ca.map_or_else(machines_roots, roots)?;
     let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().map_err(text)?;
     let builder = builder.with_root_certificates(roots);

@@ -4,12 +4,14 @@
 //! | file | owns |
 //! |---|---|
 //! | [`log`] | one line an event on stderr |
-//! | `otlp` | which of OpenTelemetry's variables ask for what, and the exporters |
+//! | `otlp` | which of OpenTelemetry's variables ask for what, and what then exports |
+//! | `transport` | how it travels: gRPC or HTTP, and certificates |
 //!
 //! Without an exporter there is no tracer and no meter, and what is asked of them is nothing: see [`Tracer`].
 
 pub mod log;
 mod otlp;
+mod transport;
 
 use std::{fmt, sync::Arc};
 

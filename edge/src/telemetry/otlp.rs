@@ -1,12 +1,12 @@
-//! Which of OpenTelemetry's variables ask for what, and the exporters.
+//! Which of OpenTelemetry's variables ask for what, and what then exports.
 //!
 //! Something is exported if `OTEL_EXPORTER_OTLP_ENDPOINT` or the one of its kind (`OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`,
 //! `OTEL_EXPORTER_OTLP_METRICS_ENDPOINT`) says where to, or `OTEL_TRACES_EXPORTER` or `OTEL_METRICS_EXPORTER` is `otlp`. Nothing is by
-//! default: a service that nobody watches should not look for a collector. Certificates are read here. All else is read by
-//! OpenTelemetry's own libraries: headers, timeouts, compression, the sampler, the limits of batches and spans, the resource. What is
+//! default: a service that nobody watches should not look for a collector. How it travels there, [`transport`] knows. All else is read
+//! by OpenTelemetry's own libraries: headers, compression, the sampler, the limits of batches and spans, the resource. What is
 //! asked for and not offered stops the start: a service that is thought to be watched should be.
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use opentelemetry::{
@@ -14,16 +14,13 @@ use opentelemetry::{
     metrics::{Meter, MeterProvider},
     trace::TracerProvider,
 };
-use opentelemetry_otlp::{
-    MetricExporter, SpanExporter, WithTonicConfig,
-    tonic_types::transport::{Certificate, ClientTlsConfig, Identity},
-};
 use opentelemetry_sdk::{
     Resource,
     metrics::SdkMeterProvider,
     trace::{self, SdkTracerProvider},
 };
 
+use super::transport;
 use crate::{
     machine,
     trace::{DrawnIds, HeadSampler, Tracer},
@@ -37,7 +34,7 @@ pub(super) struct Providers {
 }
 
 /// Reads a variable.
-type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+pub(super) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,12 +51,7 @@ pub(super) fn providers(service: &'static str, env: Env<'_>) -> anyhow::Result<O
     }
     let resource = Resource::builder().with_attributes(unsaid(service, env)?).build();
     let traces = wanted.traces.then(|| {
-        let exporter = SpanExporter::builder().with_tonic();
-        let exporter = match tls(env, "TRACES")? {
-            Some(tls) => exporter.with_tls_config(tls),
-            None => exporter,
-        };
-        let exporter = exporter.build().context("the exporter of traces")?;
+        let exporter = transport::spans(env)?;
         // As the variables have it.
         let sampler = trace::Config::default().sampler;
         let head = HeadSampler::new(sampler.clone());
@@ -67,12 +59,7 @@ pub(super) fn providers(service: &'static str, env: Env<'_>) -> anyhow::Result<O
         anyhow::Ok((provider.with_resource(resource.clone()).with_batch_exporter(exporter).build(), head))
     });
     let metrics = wanted.metrics.then(|| {
-        let exporter = MetricExporter::builder().with_tonic();
-        let exporter = match tls(env, "METRICS")? {
-            Some(tls) => exporter.with_tls_config(tls),
-            None => exporter,
-        };
-        let exporter = exporter.build().context("the exporter of metrics")?;
+        let exporter = transport::metrics(env)?;
         anyhow::Ok(SdkMeterProvider::builder().with_resource(resource.clone()).with_periodic_exporter(exporter).build())
     });
     Ok(Some(Providers { traces: traces.transpose()?, metrics: metrics.transpose()? }))
@@ -94,37 +81,6 @@ fn unsaid(service: &'static str, env: Env<'_>) -> anyhow::Result<Vec<KeyValue>> 
     ];
     let unsaid = own.into_iter().filter(|(key, _)| !is_said(key));
     Ok(unsaid.map(|(key, value)| KeyValue::new(key, value)).collect())
-}
-
-/// The certificates that the variables name; those for a kind of telemetry count for more than those for all.
-fn tls(env: Env<'_>, kind: &str) -> anyhow::Result<Option<ClientTlsConfig>> {
-    let read = |what: &str| {
-        let names = [format!("OTEL_EXPORTER_OTLP_{kind}_{what}"), format!("OTEL_EXPORTER_OTLP_{what}")];
-        let said = names.into_iter().find_map(|name| set(env, &name).map(|path| (name, path)));
-        said.map(|(name, path)| fs::read(&path).with_context(|| format!("{name} is {path:?}, which cannot be read"))).transpose()
-    };
-    let identity = match (read("CLIENT_CERTIFICATE")?, read("CLIENT_KEY")?) {
-        (Some(certificate), Some(key)) => Some(Identity::from_pem(certificate, key)),
-        (None, None) => None,
-        (Some(_), None) => {
-            bail!("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE is set and OTEL_EXPORTER_OTLP_CLIENT_KEY is not: set both")
-        }
-        (None, Some(_)) => {
-            bail!("OTEL_EXPORTER_OTLP_CLIENT_KEY is set and OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE is not: set both")
-        }
-    };
-    let authority = read("CERTIFICATE")?.map(Certificate::from_pem);
-    if authority.is_none() && identity.is_none() {
-        return Ok(None);
-    }
-    let tls = match authority {
-        Some(authority) => ClientTlsConfig::new().ca_certificate(authority),
-        None => ClientTlsConfig::new().with_enabled_roots(),
-    };
-    Ok(Some(match identity {
-        Some(identity) => tls.identity(identity),
-        None => tls,
-    }))
 }
 
 impl Wanted {
@@ -158,18 +114,6 @@ impl Wanted {
             Some("prometheus") if kind == "METRICS" => false,
             Some(other) => bail!("{name} is {other:?}; what is offered is otlp, and none"),
         };
-        if is_wanted {
-            let own = format!("OTEL_EXPORTER_OTLP_{kind}_PROTOCOL");
-            for name in [own.as_str(), "OTEL_EXPORTER_OTLP_PROTOCOL"] {
-                if let Some(protocol) = set(env, name) {
-                    ensure!(
-                        protocol == "grpc",
-                        "{name} is {protocol:?}; what is offered is grpc: give the collector's gRPC port"
-                    );
-                    break;
-                }
-            }
-        }
         Ok(is_wanted)
     }
 }
@@ -187,7 +131,7 @@ fn check_sampler(env: Env<'_>) -> anyhow::Result<()> {
 }
 
 /// A variable that is empty is none, as OpenTelemetry has it.
-fn set(env: Env<'_>, name: &str) -> Option<String> {
+pub(super) fn set(env: Env<'_>, name: &str) -> Option<String> {
     env(name).filter(|value| !value.is_empty())
 }
 
@@ -221,11 +165,11 @@ const SAMPLERS: [&str; 6] =
 const PATIENCE: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// Asks in an environment in which this is said.
-    fn with<T>(said: &[(&str, &str)], ask: impl Fn(Env<'_>) -> T) -> T {
+    pub(in super::super) fn with<T>(said: &[(&str, &str)], ask: impl Fn(Env<'_>) -> T) -> T {
         ask(&|name: &str| said.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
     }
 
@@ -254,11 +198,7 @@ mod tests {
     fn what_is_not_offered_is_refused_by_name() {
         let error = wanted(&[("OTEL_TRACES_EXPORTER", "zipkin")]).expect_err("not offered").to_string();
         assert!(error.contains("OTEL_TRACES_EXPORTER is \"zipkin\""), "{error}");
-        let http = [("OTEL_TRACES_EXPORTER", "otlp"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")];
-        let error = wanted(&http).expect_err("not offered").to_string();
-        assert!(error.contains("OTEL_EXPORTER_OTLP_PROTOCOL is \"http/protobuf\""), "{error}");
-        let own = [http[0], http[1], ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc")];
-        assert!(wanted(&own).is_ok(), "the one of its kind counts for more");
+        let otlp = ("OTEL_TRACES_EXPORTER", "otlp");
         for (name, share, is_offered) in [
             ("always_on", "", true),
             ("parentbased_traceidratio", "0.01", true),
@@ -267,7 +207,7 @@ mod tests {
             ("parentbased_traceidratio", "", false),
             ("xray", "", false),
         ] {
-            let said = [http[0], ("OTEL_TRACES_SAMPLER", name), ("OTEL_TRACES_SAMPLER_ARG", share)];
+            let said = [otlp, ("OTEL_TRACES_SAMPLER", name), ("OTEL_TRACES_SAMPLER_ARG", share)];
             assert_eq!(wanted(&said).is_ok(), is_offered, "{name} {share}");
         }
         assert!(wanted(&[("OTEL_LOGS_EXPORTER", "otlp")]).is_err() && wanted(&[("OTEL_LOGS_EXPORTER", "console")]).is_ok());
@@ -286,19 +226,5 @@ mod tests {
         assert_eq!(keys(&[("OTEL_RESOURCE_ATTRIBUTES", said)]), ["service.version"]);
         let ids = [(); 2].map(|()| with(&[], |env| unsaid("x", env)).expect("there is randomness").pop());
         assert_ne!(ids[0], ids[1]);
-    }
-
-    #[test]
-    fn a_certificate_that_cannot_be_read_is_named_and_a_key_without_one_as_well() {
-        assert!(with(&[], |env| tls(env, "TRACES")).expect("none").is_none());
-        let said =
-            [("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere/ca.pem"), ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "/nowhere/own")];
-        let error = |said: &[(&str, &str)]| with(said, |env| tls(env, "TRACES")).expect_err("not there").to_string();
-        assert_eq!(error(&said[..1]), "OTEL_EXPORTER_OTLP_CERTIFICATE is \"/nowhere/ca.pem\", which cannot be read");
-        assert_eq!(error(&said), "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE is \"/nowhere/own\", which cannot be read");
-        // This file is one that is there; what is in it is looked at when there is a connection.
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
-        assert!(error(&[("OTEL_EXPORTER_OTLP_CLIENT_KEY", file)]).ends_with("set both"));
-        assert!(error(&[("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", file)]).ends_with("set both"));
     }
 }
