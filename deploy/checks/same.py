@@ -1,0 +1,32 @@
+"""Are the objects that Kustomize renders those that Helm renders? What only one of them can make is left out: the namespace, and
+the pods of `helm test`."""
+
+import difflib
+import sys
+
+import yaml
+
+import objects
+
+
+def comparable(path):
+    kept = {}
+    for thing in objects.read(path):
+        metadata = thing["metadata"]
+        if thing["kind"] == "Namespace" or "helm.sh/hook" in metadata.get("annotations", {}):
+            continue
+        metadata.pop("namespace", None)
+        assert objects.name(thing) not in kept, f"{path} has {objects.name(thing)} twice"
+        kept[objects.name(thing)] = yaml.safe_dump(thing, width=200).splitlines()
+    return kept
+
+
+left, right = sys.argv[1:]
+kustomize, helm = comparable(left), comparable(right)
+faults = [f"only Kustomize renders {name}" for name in kustomize.keys() - helm.keys()]
+faults += [f"only Helm renders {name}" for name in helm.keys() - kustomize.keys()]
+for name in sorted(kustomize.keys() & helm.keys()):
+    difference = list(difflib.unified_diff(kustomize[name], helm[name], "kustomize", "helm", lineterm="", n=2))
+    if difference:
+        faults.append("\n    ".join([f"{name} differs:", *difference]))
+objects.finish(faults, len(kustomize))
