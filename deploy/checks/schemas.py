@@ -1,8 +1,7 @@
 """Does each object follow the schema of its kind, in several versions of Kubernetes? Fields that are not known are faults: a
-cluster would drop them silently. Schemas of other kinds come from the Go module of the Prometheus operator."""
+cluster would drop them silently. Schemas of other kinds come from the definitions that are in the Go modules of their operators."""
 
 import argparse
-import json
 import pathlib
 
 import jsonschema
@@ -23,11 +22,10 @@ def strict(schema):
     return stricter
 
 
-def definitions(download):
-    """Schemas by version and kind, from the answer of `go mod download -json`."""
-    directory = pathlib.Path(json.loads(pathlib.Path(download).read_text())["Dir"]) / "example" / "prometheus-operator-crd"
+def definitions(directories):
+    """Schemas by version and kind."""
     found = {}
-    for path in directory.glob("*.yaml"):
+    for path in (path for directory in directories for path in directory.glob("*.yaml")):
         for definition in objects.read(path):
             if definition["kind"] != "CustomResourceDefinition":
                 continue
@@ -56,7 +54,7 @@ def faults_of(thing, version, others):
 
 
 arguments = argparse.ArgumentParser()
-arguments.add_argument("--definitions", required=True)
+arguments.add_argument("--definitions", nargs="+", type=pathlib.Path, required=True)
 arguments.add_argument("--versions", nargs="+", required=True)
 arguments.add_argument("files", nargs="+")
 arguments = arguments.parse_args()
