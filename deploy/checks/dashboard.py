@@ -42,9 +42,10 @@ for panel in panels:
         if any(part["datasource"]["uid"] != "$datasource" for part in (panel, target)):
             faults.append(f"{where} has a data source of its own")
         for name, matchers, rest in re.findall(r"(\w+)\{([^}]*)\}(\[[^]]*\])?", query):
-            if missing := [part for part in FILTERS if part not in matchers]:
+            # The kubelet knows the volume, and neither job nor instance of ours.
+            if missing := [part for part in FILTERS if part not in matchers and not name.startswith("kubelet_")]:
                 faults.append(f"{where} asks for {name} without {', '.join(missing)}")
-            if name.endswith("_total") and not re.search(rf"(rate|increase)\({name}\{{", query):
+            if name.endswith(("_total", "_bucket", "_count", "_sum")) and not re.search(rf"(rate|increase)\({name}\{{", query):
                 faults.append(f"{where} shows the counter {name} as it is")
             if rest not in ("", "[$__rate_interval]"):
                 faults.append(f"{where} looks at {rest}, not at $__rate_interval")

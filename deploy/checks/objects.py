@@ -5,10 +5,17 @@ import sys
 import yaml
 
 
+class Loader(yaml.CSafeLoader):
+    """YAML as Kubernetes reads it: a lone `=` is text."""
+
+
+Loader.add_constructor("tag:yaml.org,2002:value", yaml.CSafeLoader.construct_yaml_str)
+
+
 def read(path):
     """The objects of a file with any number of documents."""
     with open(path, encoding="utf-8") as file:
-        return [document for document in yaml.safe_load_all(file) if document]
+        return [document for document in yaml.load_all(file, Loader) if document]
 
 
 def name(thing):

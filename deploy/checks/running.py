@@ -68,7 +68,8 @@ def of_pods(path, directory):
             for variable in container.get("env", []):
                 text = variable.get("value", own.get(variable["name"]))
                 variables[variable["name"]] = re.sub(r"\$\((\w+)\)", lambda found: variables[found[1]], text)
-            program = Program([os.path.basename(container["command"][0]), *container["command"][1:], *container["args"]], variables, mounts)
+            path, *rest = [*container["command"], *container["args"]]
+            program = Program([os.path.basename(path), *rest], variables, mounts)
             found[program.name] = program
     return found
 
@@ -129,6 +130,12 @@ def url(program, listen):
     return f"{scheme_of(program)}://localhost:{listen.rpartition(':')[2]}"
 
 
+def is_refused(end, authority):
+    """Is a caller without a certificate of its own refused?"""
+    call = ["grpcurl", "-cacert", authority, end.rpartition("/")[2], "list"]
+    return subprocess.run(call, capture_output=True, timeout=60).returncode != 0
+
+
 def scrape(programs, found, test):
     """Runs both services, and what `helm test` runs; the metrics of both, as text."""
     broker, producer = found["broker-svc"], found["producer-svc"]
@@ -147,6 +154,8 @@ def scrape(programs, found, test):
         variables = {name: test.here(value) for name, value in test.variables.items()} | ends
         environment = os.environ | variables | {"PATH": f"{programs}:{os.environ['PATH']}"}
         subprocess.run(["sh", *test.arguments], env=environment, check=True, timeout=120)
+        for end in ends.values() if "ONCELOG_TLS_CA" in variables else ():
+            assert is_refused(end, variables["ONCELOG_TLS_CA"]), f"{end} takes calls of strangers"
         return get(broker_admin, "/metrics") + get(producer_admin, "/metrics")
 
 
@@ -176,7 +185,8 @@ def expressions():
 
 def faults_of(expression, series):
     selectors = SELECTOR.findall(expression)
-    if bare := set(re.findall(r"\b(?:oncelog|rpc)_(?:broker|producer|security|server|client)_\w+", expression)) - {name for name, _ in selectors}:
+    named = set(re.findall(r"\b(?:oncelog_(?:broker|producer|security)|rpc_(?:server|client)_call)_\w+", expression))
+    if bare := named - {name for name, _ in selectors}:
         yield f"{', '.join(bare)} is asked for without a job"
     known = {label for labels in series.values() for each in labels for label in each} | SCRAPED
     if unknown := {label for group in re.findall(r"\b(?:by|on) \(([^)]*)\)", expression) for label in group.split(", ")} - known:
@@ -209,7 +219,8 @@ with tempfile.TemporaryDirectory() as directory:
         tests = of_pods(arguments.rendered / f"{form}.helm.yaml", files)
         series = exported(scrape(programs, of_pods(arguments.rendered / f"{form}.kustomize.yaml", files), tests["sh"]))
     print("-- compose", flush=True)
-    exported(scrape(programs, of_compose(arguments.compose), of_pods(arguments.rendered / "base.helm.yaml", pathlib.Path(directory, "base"))["sh"]))
+    test = of_pods(arguments.rendered / "base.helm.yaml", pathlib.Path(directory, "base"))["sh"]
+    scrape(programs, of_compose(arguments.compose), test)
 faults, checked = [], 0
 for where, expression in expressions():
     checked += 1

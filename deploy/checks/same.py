@@ -2,9 +2,8 @@
 the pods of `helm test`."""
 
 import difflib
+import json
 import sys
-
-import yaml
 
 import objects
 
@@ -17,7 +16,7 @@ def comparable(path):
             continue
         metadata.pop("namespace", None)
         assert objects.name(thing) not in kept, f"{path} has {objects.name(thing)} twice"
-        kept[objects.name(thing)] = yaml.safe_dump(thing, width=200).splitlines()
+        kept[objects.name(thing)] = json.dumps(thing, indent=2, sort_keys=True).splitlines()
     return kept
 
 
