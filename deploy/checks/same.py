@@ -1,5 +1,5 @@
-"""Are the objects that Kustomize renders those that Helm renders? What only one of them can make is left out: the namespace, and
-the pods of `helm test`."""
+"""Are the objects that Kustomize renders those that Helm renders, or kubectl? What only one of them can make is left out: the namespace,
+and the pods of `helm test`."""
 
 import difflib
 import json
@@ -21,11 +21,11 @@ def comparable(path):
 
 
 left, right = sys.argv[1:]
-kustomize, helm = comparable(left), comparable(right)
-faults = [f"only Kustomize renders {name}" for name in kustomize.keys() - helm.keys()]
-faults += [f"only Helm renders {name}" for name in helm.keys() - kustomize.keys()]
-for name in sorted(kustomize.keys() & helm.keys()):
-    difference = list(difflib.unified_diff(kustomize[name], helm[name], "kustomize", "helm", lineterm="", n=2))
+kustomize, other = comparable(left), comparable(right)
+faults = [f"only Kustomize renders {name}" for name in kustomize.keys() - other.keys()]
+faults += [f"only the other renders {name}" for name in other.keys() - kustomize.keys()]
+for name in sorted(kustomize.keys() & other.keys()):
+    difference = list(difflib.unified_diff(kustomize[name], other[name], "kustomize", "other", lineterm="", n=2))
     if difference:
         faults.append("\n    ".join([f"{name} differs:", *difference]))
 objects.finish(faults, len(kustomize))
