@@ -1,6 +1,7 @@
-// Program collector is an OpenTelemetry Collector with the two components that the tests need: the receiver of OTLP, and an exporter
-// that writes what was received to files. It is put together as the collector's own builder does it; by hand, so that one module
-// pins every version and Go checks them against its sums.
+// Program collector is an OpenTelemetry Collector with the components that the tests need: the receiver of OTLP, and an exporter that
+// writes what was received to files; and, so that it can say whether the configuration in deploy/compose is valid, the exporter of
+// OTLP. It is put together as the collector's own builder does it; by hand, so that one module pins every version and Go checks them
+// against its sums.
 package main
 
 import (
@@ -10,6 +11,7 @@ import (
 	"go.opentelemetry.io/collector/confmap"
 	"go.opentelemetry.io/collector/confmap/provider/fileprovider"
 	"go.opentelemetry.io/collector/exporter"
+	"go.opentelemetry.io/collector/exporter/otlpexporter"
 	"go.opentelemetry.io/collector/otelcol"
 	"go.opentelemetry.io/collector/receiver"
 	"go.opentelemetry.io/collector/receiver/otlpreceiver"
@@ -37,7 +39,7 @@ func factories() (otelcol.Factories, error) {
 	if err != nil {
 		return otelcol.Factories{}, err
 	}
-	exporters, err := otelcol.MakeFactoryMap[exporter.Factory](newLinesFactory())
+	exporters, err := otelcol.MakeFactoryMap[exporter.Factory](newLinesFactory(), otlpexporter.NewFactory())
 	if err != nil {
 		return otelcol.Factories{}, err
 	}

@@ -6,7 +6,10 @@
 //!
 //! On disk an event is a line of JSON. Nothing here depends on the services' code: only on their contract.
 
-use oncelog_proto::v1::Record;
+use oncelog_proto::{
+    trace::TRACEPARENT,
+    v1::{Header, Record},
+};
 use prost::Message;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -347,7 +350,8 @@ pub enum Sight {
 }
 
 /// What a record is, in 8 bytes: the first 8 of the SHA-256 of its protobuf encoding, big-endian. Two of ten million different
-/// records have the same with a probability of 1 in 300,000.
+/// records have the same with a probability of 1 in 300,000. A trace context among the headers is no part of it: a producer adds one
+/// to what is sent in a trace, so the record that is read is the one that was sent, with or without it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest(pub u64);
@@ -355,7 +359,15 @@ pub struct Digest(pub u64);
 impl Digest {
     /// Of a record.
     pub fn of(record: &Record) -> Self {
-        let hash = Sha256::digest(record.encode_to_vec());
+        let is_context = |header: &Header| header.key.eq_ignore_ascii_case(TRACEPARENT);
+        let encoded = if record.headers.iter().any(is_context) {
+            let mut without = record.clone();
+            without.headers.retain(|header| !is_context(header));
+            without.encode_to_vec()
+        } else {
+            record.encode_to_vec()
+        };
+        let hash = Sha256::digest(encoded);
         Self(u64::from_be_bytes(*hash.first_chunk().expect("SHA-256 has 32 bytes")))
     }
 }
@@ -450,6 +462,17 @@ mod tests {
         let Ok(Line { event: Event::SendCalled(send), .. }) = serde_json::from_str(old) else { panic!("it is a call") };
         assert_eq!((send.partition, send.streamed, send.repeats), (None, false, false));
         assert_eq!(line(Event::SendCalled(send)), old);
+    }
+
+    #[test]
+    fn a_trace_context_that_a_producer_added_is_no_other_record() {
+        let header = |key: &str, value: &'static str| Header { key: key.to_owned(), value: value.into() };
+        let sent = Record { headers: vec![header("kind", "order")], ..Record::default() };
+        let mut read = sent.clone();
+        read.headers.push(header("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
+        assert_eq!(Digest::of(&read), Digest::of(&sent));
+        read.headers[0] = header("kind", "other");
+        assert_ne!(Digest::of(&read), Digest::of(&sent));
     }
 
     #[test]
