@@ -128,6 +128,14 @@ impl Registry {
         self.add(metric, Source::Gauge(vec![(Vec::new(), Box::new(read))]));
     }
 
+    /// Adds what never changes and is said in words: the gauge is 1, and its one label has the word as its `value`.
+    ///
+    /// # Panics
+    /// As [`Self::counters`].
+    pub fn info(&mut self, metric: &'static Metric, value: &'static str) {
+        self.add(metric, Source::Gauge(vec![(vec![value], whole(|| Some(1)))]));
+    }
+
     /// Adds a histogram.
     ///
     /// # Panics

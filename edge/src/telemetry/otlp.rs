@@ -143,6 +143,11 @@ impl Wanted {
         if wanted.traces {
             check_sampler(env)?;
         }
+        for (name, is_wanted) in UNREAD.iter().map(|&(name, of)| (name, of(&wanted))) {
+            if let Some(value) = set(env, name).filter(|_| is_wanted) {
+                bail!("{name} is {value:?}; it is not offered, and would have no effect: unset it");
+            }
+        }
         Ok(wanted)
     }
 
@@ -215,6 +220,12 @@ impl Providers {
     }
 }
 
+/// Variables that the libraries do not read, each with what it would be of.
+const UNREAD: [(&str, fn(&Wanted) -> bool); 3] = [
+    ("OTEL_METRIC_EXPORT_TIMEOUT", |wanted| wanted.metrics),
+    ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", |wanted| wanted.traces),
+    ("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", |wanted| wanted.traces),
+];
 const SAMPLERS: [&str; 6] =
     ["always_on", "always_off", "traceidratio", "parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio"];
 /// For the last of the spans, and again for the last of the numbers.
@@ -272,6 +283,21 @@ mod tests {
         }
         assert!(wanted(&[("OTEL_LOGS_EXPORTER", "otlp")]).is_err() && wanted(&[("OTEL_LOGS_EXPORTER", "console")]).is_ok());
         assert!(wanted(&[("OTEL_PROPAGATORS", "b3")]).is_err() && wanted(&[("OTEL_PROPAGATORS", "b3, tracecontext")]).is_ok());
+    }
+
+    #[test]
+    fn a_variable_that_nobody_reads_is_refused_where_it_would_have_an_effect() {
+        let (traces, metrics) = (("OTEL_TRACES_EXPORTER", "otlp"), ("OTEL_METRICS_EXPORTER", "otlp"));
+        for (name, of, not_of) in [
+            ("OTEL_METRIC_EXPORT_TIMEOUT", metrics, traces),
+            ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", traces, metrics),
+            ("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", traces, metrics),
+        ] {
+            let error = wanted(&[of, (name, "1000")]).expect_err("not offered").to_string();
+            assert!(error.contains(&format!("{name} is \"1000\"")), "{error}");
+            assert!(wanted(&[not_of, (name, "1000")]).is_ok() && wanted(&[of, (name, "")]).is_ok(), "{name}");
+        }
+        assert!(wanted(&[metrics, ("OTEL_METRIC_EXPORT_INTERVAL", "1000")]).is_ok());
     }
 
     #[test]
