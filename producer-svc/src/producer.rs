@@ -34,13 +34,14 @@ use tonic::{
 };
 
 use crate::{
+    batch_limit::BatchLimit,
     broker_client::BrokerClient,
     buffer::Buffer,
     config::{Config, Settings},
     driver::Driver,
     metrics::Metrics,
     partitioner::Partitioner,
-    rpc::{self, Admission},
+    rpc::{self, Admission, Stamping},
     session::Session,
     surroundings::{Seeds, Surroundings},
     topics::Topics,
@@ -126,13 +127,16 @@ impl Producer {
         let broker = BrokerClient::new(&settings, &connect, bearer, wall_clock, Arc::clone(&metrics.broker_calls));
         let topics = Topics::new(broker.clone(), settings.retry_backoff);
         let (hand_over, inbox) = mpsc::channel(INBOX);
-        let admission = Admission::new(&settings, topics.clone(), buffer.clone(), hand_over, tracer.clone());
+        let batch_limit = BatchLimit::unknown();
+        let stamping = Stamping { tracer: tracer.clone(), batch_limit: batch_limit.clone() };
+        let admission = Admission::new(&settings, topics.clone(), buffer.clone(), hand_over, stamping);
         let [high, low] = seeds.token;
         let token = format!("{high:016x}{low:016x}");
         let driver = Driver {
             session: Session::new(settings.session(token), seeds.session),
             partitioner: Partitioner::new(settings.batch_size, seeds.partitioner),
             broker,
+            batch_limit,
             topics,
             buffer,
             metrics,

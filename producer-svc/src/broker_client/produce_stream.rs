@@ -16,7 +16,10 @@
 
 use std::{collections::VecDeque, future::poll_fn, sync::Arc, task::Poll};
 
-use oncelog_edge::metrics::calls::{Calls, Ongoing};
+use oncelog_edge::{
+    metrics::calls::{Calls, Ongoing},
+    names,
+};
 use oncelog_proto::{
     Link,
     v1::{
@@ -123,7 +126,7 @@ async fn run(mut stub: BrokerServiceClient<Link>, mut calls: mpsc::Receiver<Call
 /// Makes a call by itself. When this returns, it has its place in the queue of the channel, and waits there in a task of its own;
 /// how its bytes leave beside those of the next one is the transport's business.
 async fn make_alone(mut stub: BrokerServiceClient<Link>, Call { outgoing, mut waiting }: Call) {
-    waiting.ongoing.is_of(ALONE);
+    waiting.ongoing.is_of(names::PRODUCE);
     let mut call = Box::pin(async move {
         let answered = tokio::select! {
             biased;
@@ -189,8 +192,7 @@ fn read(answer: ProduceStreamResponse) -> Answered {
     }
 }
 
-/// What a call is counted as.
+/// What a call is counted as, unless it is made alone.
 const ON_STREAM: &str = "/oncelog.v1.BrokerService/ProduceStream";
-const ALONE: &str = "/oncelog.v1.BrokerService/Produce";
 /// Calls that are unanswered on the stream; the broker reads no more. Others wait in the queue.
 const WINDOW: usize = 5;
