@@ -4,7 +4,8 @@
 
 use std::fmt;
 
-/// A sampled span of somewhere else: what a `traceparent` says whose sampled flag is set. One that is not sampled is never carried.
+/// A sampled span of somewhere else: what a `traceparent` says whose sampled flag is set. One that is not sampled is never
+/// carried.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TraceContext {
     trace: [u8; 16],
@@ -158,8 +159,8 @@ pub const TRACEPARENT: &str = "traceparent";
 pub const LEN: usize = 55;
 /// Most contexts that one span links to, as OpenTelemetry has it by default.
 pub const MAX_LINKS: usize = 128;
-/// Most batches of one call that have spans of their own, at either end of it. The context of each takes 57 bytes of a request whose
-/// size is limited, and a caller with ten thousand partitions would fill every queue of spans by itself.
+/// Most batches of one call that have spans of their own, at either end of it. The context of each takes 57 bytes of a request
+/// whose size is limited, and a caller with ten thousand partitions would fill every queue of spans by itself.
 pub const MAX_TRACED_BATCHES: usize = 64;
 const SAMPLED: u8 = 1;
 

@@ -61,15 +61,15 @@ pub fn refusal(code: ErrorCode) -> &'static str {
     }
 }
 
-/// What an attempt to deliver batches is called, made as a call or on a stream: they are the same to whoever follows a record. Calls
-/// are counted by what they were made as.
+/// What an attempt to deliver batches is called, made as a call or on a stream: they are the same to whoever follows a record.
+/// Calls are counted by what they were made as.
 pub const PRODUCE: &str = "oncelog.v1.BrokerService/Produce";
 /// The value of [`RPC_SYSTEM`].
 pub const GRPC: &str = "grpc";
 /// The value of [`MESSAGING_SYSTEM`].
 pub const ONCELOG: &str = "oncelog";
-/// A method that is none of the service's own: a name that a caller makes up must not become a label. Also the [`ERROR_TYPE`] of what
-/// has no other.
+/// A method that is none of the service's own: a name that a caller makes up must not become a label. Also the [`ERROR_TYPE`] of
+/// what has no other.
 pub const OTHER: &str = "_OTHER";
 
 #[cfg(test)]

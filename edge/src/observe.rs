@@ -3,8 +3,8 @@
 //! The context comes from the call's metadata, and the handler finds that of the call's own span among the extensions of its
 //! request. What is logged while the handler runs, or its stream of answers, carries the ids of the trace.
 //!
-//! A call ends when its status is known: with its answer, or, where that is a stream, with the trailers behind it. One whose caller
-//! went away before is `CANCELLED`.
+//! A call ends when its status is known: with its answer, or, where that is a stream, with the trailers behind it. One whose
+//! caller went away before is `CANCELLED`.
 
 use std::{
     future::Future,

@@ -30,8 +30,8 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-/// Answers a Send by its topic: never, with the context that it has as an error's message, with a defect, or well. A stream ends with a
-/// status.
+/// Answers a Send by its topic: never, with the context that it has as an error's message, with a defect, or well. A stream ends
+/// with a status.
 struct Sends;
 
 #[tonic::async_trait]
@@ -89,8 +89,8 @@ impl Observed {
         self.client.send(request).await.err().unwrap_or_else(|| Status::ok(""))
     }
 
-    /// Waits for the answer that a call gets at its deadline. Not by tonic's client: that runs a timer of its own, and cancels the call
-    /// if it is the first.
+    /// Waits for the answer that a call gets at its deadline. Not by tonic's client: that runs a timer of its own, and cancels
+    /// the call if it is the first.
     async fn deadline_exceeded(&self) {
         let stream = TcpStream::connect(self.addr).await.expect("the server listens");
         let (mut client, connection) = h2::client::handshake(stream).await.expect("HTTP/2");

@@ -1,7 +1,7 @@
 //! How large a batch the broker takes, for those who could make a record larger than that.
 //!
-//! The session hears it with its producer id, and the driver passes it on. It may change with each recovery: what was made by what the
-//! broker said before stays as it is.
+//! The session hears it with its producer id, and the driver passes it on. It may change with each recovery: what was made by
+//! what the broker said before stays as it is.
 
 use std::sync::{
     Arc,

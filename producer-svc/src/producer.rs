@@ -1,8 +1,8 @@
 //! The service as a whole: its start, its running, its end.
 //!
-//! It ends in an order that loses nothing that can be kept: first it says that it is draining, and serves on until nobody sends it
-//! new calls; then it takes in nothing more, and waits for the outcome of what it took in, then for the answers to reach their callers. Each wait has a bound; what is
-//! still open at the end of it is told as unknown, if anybody can still be told.
+//! It ends in an order that loses nothing that can be kept: first it says that it is draining, and serves on until nobody sends
+//! it new calls; then it takes in nothing more, and waits for the outcome of what it took in, then for the answers to reach their
+//! callers. Each wait has a bound; what is still open at the end of it is told as unknown, if anybody can still be told.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -202,7 +202,8 @@ impl Producer {
         }
     }
 
-    /// Drains it and ends it: it says that it is not ready and serves on for a while; then nothing more is taken in, what was taken in is sent without lingering, and its outcome is told.
+    /// Drains it and ends it: it says that it is not ready and serves on for a while; then nothing more is taken in, what was
+    /// taken in is sent without lingering, and its outcome is told.
     ///
     /// # Errors
     /// `shutdown.timeout.ms` passed before every outcome was known, or a task ended wrongly.

@@ -7,9 +7,9 @@
 //!              linked to each
 //! ```
 //!
-//! The session knows nothing of it. It is asked whose records a batch holds, when the batch leaves; and a batch is known by the first
-//! of its records that is in a trace, which stays the same however often it is sent and whichever tag it gets. Where no `Send` is in
-//! a trace, nothing is asked and nothing is kept.
+//! The session knows nothing of it. It is asked whose records a batch holds, when the batch leaves; and a batch is known by the
+//! first of its records that is in a trace, which stays the same however often it is sent and whichever tag it gets. Where no
+//! `Send` is in a trace, nothing is asked and nothing is kept.
 
 use std::collections::hash_map::Entry;
 
@@ -191,9 +191,9 @@ impl Traces {
         }
     }
 
-    /// All records of a `Send` have their outcomes. What became of a batch by no answer, but by a recovery, a refusal or its age, is
-    /// heard here, and ends its span: rather late if others of the `Send` took longer, and for that no batch need be followed by the
-    /// session.
+    /// All records of a `Send` have their outcomes. What became of a batch by no answer, but by a recovery, a refusal or its age,
+    /// is heard here, and ends its span: rather late if others of the `Send` took longer, and for that no batch need be followed
+    /// by the session.
     pub(crate) fn completed(&mut self, send: SendId, outcomes: &[RecordOutcome]) {
         if self.sends.is_empty() {
             return;

@@ -1,8 +1,8 @@
 //! What a service tells of itself in numbers: one owner, and one definition for each metric.
 //!
-//! A [`Metric`] is a constant: name, unit, kind, help. The [`Registry`] of a service joins it with where its numbers are read from,
-//! and tells them twice: as text for Prometheus ([`Registry::text`]) and, where an exporter is configured, by OTLP. What is counted
-//! is counted once, by whoever it happens to, without a lock: nothing is added up here.
+//! A [`Metric`] is a constant: name, unit, kind, help. The [`Registry`] of a service joins it with where its numbers are read
+//! from, and tells them twice: as text for Prometheus ([`Registry::text`]) and, where an exporter is configured, by OTLP. What is
+//! counted is counted once, by whoever it happens to, without a lock: nothing is added up here.
 //!
 //! | file | owns |
 //! |---|---|

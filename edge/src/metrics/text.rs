@@ -1,5 +1,5 @@
-//! Prometheus' text format. Names are made of OpenTelemetry's by the rule that collectors follow, so that a metric has one name in
-//! Prometheus however it got there.
+//! Prometheus' text format. Names are made of OpenTelemetry's by the rule that collectors follow, so that a metric has one name
+//! in Prometheus however it got there.
 
 use std::fmt::{self, Write};
 
@@ -94,7 +94,8 @@ impl Unit {
     }
 }
 
-/// In braces, or nothing; a label without a value is left out. No value needs to be escaped: all of them are constants of this project.
+/// In braces, or nothing; a label without a value is left out. No value needs to be escaped: all of them are constants of this
+/// project.
 fn labels(metric: &Metric, values: &[&'static str], bound: Option<&str>) -> String {
     let names = metric.labels.iter().map(|label| label.replace('.', "_"));
     let own = names.zip(values.iter().copied());

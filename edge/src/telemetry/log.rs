@@ -1,7 +1,7 @@
 //! The log: one line an event, on stderr, as text for people or JSON for machines.
 //!
-//! What is logged within a call that is in a trace carries the trace's ids: `span.trace_id` and `span.span_id` in JSON. What is logged
-//! elsewhere of a record in a trace names them itself, as `trace_id`.
+//! What is logged within a call that is in a trace carries the trace's ids: `span.trace_id` and `span.span_id` in JSON. What is
+//! logged elsewhere of a record in a trace names them itself, as `trace_id`.
 
 use std::{env, io};
 
@@ -53,8 +53,8 @@ where
     }
 }
 
-/// The span of a call in a trace: what is logged within it carries the ids. It passes every filter, since a filter says which events
-/// are logged, and not what they say.
+/// The span of a call in a trace: what is logged within it carries the ids. It passes every filter, since a filter says which
+/// events are logged, and not what they say.
 pub(crate) fn call(method: &'static str, context: TraceContext) -> tracing::Span {
     tracing::error_span!(target: CALL, "call", method, trace_id = %context.trace_id(), span_id = %context.span_id())
 }

@@ -1,10 +1,10 @@
 //! Which of OpenTelemetry's variables ask for what, and the exporters.
 //!
 //! Something is exported if `OTEL_EXPORTER_OTLP_ENDPOINT` or the one of its kind (`OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`,
-//! `OTEL_EXPORTER_OTLP_METRICS_ENDPOINT`) says where to, or `OTEL_TRACES_EXPORTER` or `OTEL_METRICS_EXPORTER` is `otlp`. Nothing is by
-//! default: a service that nobody watches should not look for a collector. Certificates are read here. All else is read by
-//! OpenTelemetry's own libraries: headers, timeouts, compression, the sampler, the limits of batches and spans, the resource. What is
-//! asked for and not offered stops the start: a service that is thought to be watched should be.
+//! `OTEL_EXPORTER_OTLP_METRICS_ENDPOINT`) says where to, or `OTEL_TRACES_EXPORTER` or `OTEL_METRICS_EXPORTER` is `otlp`. Nothing
+//! is by default: a service that nobody watches should not look for a collector. Certificates are read here. All else is read by
+//! OpenTelemetry's own libraries: headers, timeouts, compression, the sampler, the limits of batches and spans, the resource.
+//! What is asked for and not offered stops the start: a service that is thought to be watched should be.
 
 use std::{fs, time::Duration};
 
@@ -78,8 +78,8 @@ pub(super) fn providers(service: &'static str, env: Env<'_>) -> anyhow::Result<O
     Ok(Some(Providers { traces: traces.transpose()?, metrics: metrics.transpose()? }))
 }
 
-/// What the variables do not say of the process. Numbers of two processes that say the same of themselves would be taken for those of
-/// one, so each has an id of its own.
+/// What the variables do not say of the process. Numbers of two processes that say the same of themselves would be taken for
+/// those of one, so each has an id of its own.
 fn unsaid(service: &'static str, env: Env<'_>) -> anyhow::Result<Vec<KeyValue>> {
     let said = set(env, "OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
     let is_said = |key: &str| {

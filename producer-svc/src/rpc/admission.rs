@@ -87,8 +87,8 @@ impl Admission {
     /// Hands the records of a request over to the session, and tells where their outcomes will be told.
     ///
     /// # Errors
-    /// Nothing was handed over: the request is wrong, its caller may not write to its topic, its topic or partition does not exist,
-    /// too much is waiting already, or `max.block.ms` passed before the broker told its partitions or memory was free.
+    /// Nothing was handed over: the request is wrong, its caller may not write to its topic, its topic or partition does not
+    /// exist, too much is waiting already, or `max.block.ms` passed before the broker told its partitions or memory was free.
     pub(crate) async fn admit(
         &self,
         request: SendRequest,
@@ -141,12 +141,12 @@ impl Admission {
         Ok(Prepared { topic, count, records, reserved, traced: traced.into_iter().collect() })
     }
 
-    /// Puts the records of a request behind those of earlier ones of the same caller, to be handed over with them, if it goes to the
-    /// same topic, which the caller may write to, and need not wait for anything.
+    /// Puts the records of a request behind those of earlier ones of the same caller, to be handed over with them, if it goes to
+    /// the same topic, which the caller may write to, and need not wait for anything.
     ///
     /// # Errors
-    /// The request: it has to be prepared by itself, or there is something wrong with it. Its records may have the context of `trace`
-    /// by then, which they get once.
+    /// The request: it has to be prepared by itself, or there is something wrong with it. Its records may have the context of
+    /// `trace` by then, which they get once.
     pub(crate) fn join(
         &self,
         earlier: &mut Prepared,

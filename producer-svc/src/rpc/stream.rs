@@ -73,8 +73,8 @@ struct Group {
     room: OwnedSemaphorePermit,
 }
 
-/// The spans of some requests, each with the place of its request, in order. Empty, and without memory, if none is in a trace. Those that
-/// are left when it is dropped are of requests whose caller went away.
+/// The spans of some requests, each with the place of its request, in order. Empty, and without memory, if none is in a trace.
+/// Those that are left when it is dropped are of requests whose caller went away.
 #[derive(Debug, Default)]
 struct Spans(VecDeque<(usize, Span)>);
 
@@ -116,7 +116,8 @@ impl Intake {
                     taken = self.take(request) => taken,
                     () = &mut unwanted => return,
                 },
-                // A message that cannot be decoded leaves nothing to read on from, and whoever is no longer known says nothing more.
+                // A message that cannot be decoded leaves nothing to read on from, and whoever is no longer known says nothing
+                // more.
                 Some(Err(status)) => self.end(Some(status)).await,
                 None => self.end(None).await,
             };
@@ -330,8 +331,8 @@ impl Stream for Answers {
     }
 }
 
-/// What a group takes of `buffer.memory` when nobody joins it any more: some hundred records of a hundred bytes. What company saves
-/// it has saved by then, and larger requests gain nothing by it.
+/// What a group takes of `buffer.memory` when nobody joins it any more: some hundred records of a hundred bytes. What company
+/// saves it has saved by then, and larger requests gain nothing by it.
 const GROUP_BYTES: usize = 32 << 10;
 /// What a request is called.
 const SEND_STREAM: &str = "oncelog.v1.ProducerService/SendStream";
