@@ -143,8 +143,9 @@ impl Wanted {
         if wanted.traces {
             check_sampler(env)?;
         }
-        for (name, is_wanted) in UNREAD.iter().map(|&(name, of)| (name, of(&wanted))) {
-            if let Some(value) = set(env, name).filter(|_| is_wanted) {
+        let of_traces = UNREAD_OF_TRACES.iter().filter(|_| wanted.traces);
+        for name in UNREAD_OF_METRICS.iter().filter(|_| wanted.metrics).chain(of_traces) {
+            if let Some(value) = set(env, name) {
                 bail!("{name} is {value:?}; it is not offered, and would have no effect: unset it");
             }
         }
@@ -220,12 +221,9 @@ impl Providers {
     }
 }
 
-/// Variables that the libraries do not read, each with what it would be of.
-const UNREAD: [(&str, fn(&Wanted) -> bool); 3] = [
-    ("OTEL_METRIC_EXPORT_TIMEOUT", |wanted| wanted.metrics),
-    ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", |wanted| wanted.traces),
-    ("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", |wanted| wanted.traces),
-];
+/// Variables that the libraries do not read.
+const UNREAD_OF_METRICS: [&str; 1] = ["OTEL_METRIC_EXPORT_TIMEOUT"];
+const UNREAD_OF_TRACES: [&str; 2] = ["OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT"];
 const SAMPLERS: [&str; 6] =
     ["always_on", "always_off", "traceidratio", "parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio"];
 /// For the last of the spans, and again for the last of the numbers.

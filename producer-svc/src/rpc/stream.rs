@@ -211,8 +211,11 @@ impl Spans {
 
     /// The request at `place`, and so every one before it, is answered.
     fn end(&mut self, place: usize, status: Code) {
-        if let Some((_, mut span)) = self.0.pop_front_if(|(its, _)| *its == place) {
-            end(&mut span, status);
+        if let Some((its, span)) = self.0.front_mut()
+            && *its == place
+        {
+            end(span, status);
+            self.0.pop_front();
         }
     }
 }
