@@ -92,8 +92,8 @@ impl Fault {
         }
     }
 
-    /// As the status of a call, with `ErrorInfo` and, where it helps, `RetryInfo`. Message and details together have at most 4 KiB:
-    /// what is longer is cut, or a peer that limits its headers would refuse them and never hear why.
+    /// As the status of a call, with `ErrorInfo` and, where it helps, `RetryInfo`. Message and details together have at most 4
+    /// KiB: what is longer is cut, or a peer that limits its headers would refuse them and never hear why.
     pub fn to_status(&self) -> Status {
         let message = cut(&self.message, MAX_MESSAGE_BYTES);
         let metadata = self.metadata.iter().map(|(key, value)| ((*key).to_owned(), cut(value, MAX_VALUE_BYTES).into_owned()));

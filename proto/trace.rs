@@ -4,7 +4,8 @@
 
 use std::fmt;
 
-/// A sampled span of somewhere else: what a `traceparent` says whose sampled flag is set. One that is not sampled is never carried.
+/// A sampled span of somewhere else: what a `traceparent` says whose sampled flag is set. One that is not sampled is never
+/// carried.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TraceContext {
     trace: [u8; 16],
@@ -24,6 +25,8 @@ pub struct Traceparent {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Joined {
     contexts: Vec<TraceContext>,
+    /// Which came last, in `contexts` or counted.
+    last: Option<TraceContext>,
     more: usize,
 }
 
@@ -96,7 +99,7 @@ impl Traceparent {
 impl Joined {
     /// Adds one; beyond the limit it is only counted. The same as the one before it is not added again.
     pub fn push(&mut self, context: TraceContext) {
-        if self.contexts.last() == Some(&context) {
+        if self.last.replace(context) == Some(context) {
             return;
         }
         if self.contexts.len() < MAX_LINKS {
@@ -156,6 +159,9 @@ pub const TRACEPARENT: &str = "traceparent";
 pub const LEN: usize = 55;
 /// Most contexts that one span links to, as OpenTelemetry has it by default.
 pub const MAX_LINKS: usize = 128;
+/// Most batches of one call that have spans of their own, at either end of it. The context of each takes 57 bytes of a request
+/// whose size is limited, and a caller with ten thousand partitions would fill every queue of spans by itself.
+pub const MAX_TRACED_BATCHES: usize = 64;
 const SAMPLED: u8 = 1;
 
 #[cfg(test)]
@@ -216,7 +222,9 @@ mod tests {
         assert_eq!((joined.contexts().len(), joined.more()), (MAX_LINKS, 0));
         joined.push(context(128));
         assert_eq!(joined.more(), 0, "it is the last one again");
-        joined.push(context(129));
-        assert_eq!((joined.contexts().len(), joined.more()), (MAX_LINKS, 1));
+        joined.extend([context(129); 2]);
+        assert_eq!((joined.contexts().len(), joined.more()), (MAX_LINKS, 1), "it is the last one again");
+        joined.extend([context(130), context(129)]);
+        assert_eq!(joined.more(), 3);
     }
 }

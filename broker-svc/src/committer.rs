@@ -9,9 +9,9 @@ use std::{mem, sync::Arc, time::Duration};
 use oncelog_defects::{Defect, is_on};
 use oncelog_edge::{
     names,
-    trace::{Kind, Tracer, as_value},
+    trace::{Kind, Span, Tracer, as_value},
 };
-use oncelog_proto::{Timestamp, trace::Joined};
+use oncelog_proto::{ErrorCode, Timestamp, trace::Joined};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, timeout},
@@ -121,9 +121,11 @@ impl Committer {
         // With the marker that follows when it gets quiet.
         let taken = bytes + MARKER_BYTES;
         let mut span = self.tracer.join("commit", Kind::Internal, &traces);
+        span.set(names::BYTES, i64::try_from(bytes).unwrap_or(i64::MAX));
+        span.set(names::ENTRIES, as_value(count));
         let began = Instant::now();
         self.underway.send_replace(Some(Underway { since: began, waits_for_space: false }));
-        self.write(&group).await?;
+        self.write(&group).await.inspect_err(|fatal| failed(&mut span, fatal))?;
         let time = group.time();
         let (mut entries, _) = group.into_parts();
         if is_on(Defect::SnapshotAheadOfLog) {
@@ -135,16 +137,12 @@ impl Committer {
             self.tell(Committed::Written).await;
         }
         let syncing = Instant::now();
-        let at = self.journal.sync()?;
+        let at = self.journal.sync().inspect_err(|fatal| failed(&mut span, fatal))?;
         self.workers.disk_time().await;
         self.underway.send_replace(None);
         let sync = syncing.elapsed();
-        if span.is_recorded() {
-            span.set(names::GROUP, i64::try_from(at.group().get()).unwrap_or(i64::MAX));
-            span.set(names::BYTES, i64::try_from(bytes).unwrap_or(i64::MAX));
-            span.set(names::ENTRIES, as_value(count));
-            span.set(names::SYNC_SECONDS, sync.as_secs_f64());
-        }
+        span.set(names::GROUP, i64::try_from(at.group().get()).unwrap_or(i64::MAX));
+        span.set(names::SYNC_SECONDS, sync.as_secs_f64());
         drop(span);
         // First, so that whoever has an answer finds the group counted.
         self.groups_committed.committed(bytes, count, written - began, sync);
@@ -202,6 +200,11 @@ impl Committer {
     }
 }
 
+/// The group may be durable or not: the next start finds out.
+fn failed(span: &mut Span, fatal: &Fatal) {
+    span.fail_with(ErrorCode::KafkaStorageError.reason(), fatal.to_string());
+}
+
 /// How long nothing may happen before the last group gets its witness.
 const IDLE: Duration = Duration::from_millis(20);
 /// Between two looks at the retention and at the room that is left.
@@ -213,7 +216,9 @@ const FULL_PAUSE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
-    use oncelog_proto::{Offset, Timestamp};
+    use oncelog_proto::{Offset, Timestamp, TraceContext};
+    use opentelemetry::trace::{Status, TracerProvider as _};
+    use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
 
     use super::*;
     use crate::{
@@ -301,8 +306,9 @@ mod tests {
         timeout(100 * FULL_PAUSE, seen.wait_for(Option::is_none)).await.expect("there is space").expect("it runs");
     }
 
-    /// Commits one group, whose sync may fail; returns whether it was committed, and whether snapshots may tell of it.
-    async fn commit(fails: bool) -> (bool, bool) {
+    /// Commits one group with a batch in a trace, where an operation may fail; returns whether it was committed, whether snapshots may
+    /// tell of it, and its span.
+    async fn commit(fails: Option<Operation>) -> (bool, bool, SpanData) {
         let disk = SimDisk::new();
         let options = Options { segment_bytes: 1 << 20, spares: 0, ballast_bytes: 0, ..Options::new(1) };
         let opened = journal::open(Arc::new(disk.clone()), options, &mut State::default(), &mut |_| {});
@@ -311,16 +317,21 @@ mod tests {
         draft.push(Entry::Opened { downtime: Duration::ZERO, is_clock_doubtful: false });
         let group = draft.finish(Timestamp::from_micros(1));
         let (to_commit, groups) = mpsc::channel(1);
-        to_commit.send(ToCommit { group, tell_written: false, traces: Joined::default() }).await.expect("there is room for one");
+        let mut traces = Joined::default();
+        traces.extend(TraceContext::new([1; 16], [2; 8]));
+        to_commit.send(ToCommit { group, tell_written: false, traces }).await.expect("there is room for one");
         drop(to_commit);
         let (committed, _told) = mpsc::channel(16);
         let (release, mut released) = mpsc::channel(16);
         let (stats, _) = watch::channel(journal.stats());
         let (workers, retention) = (Workers::Threads, Retention::default());
-        if fails {
-            disk.fail(Operation::Sync, 0);
+        if let Some(operation) = fails {
+            disk.fail(operation, 0);
         }
-        let (groups_committed, tracer, underway) = (Arc::default(), Tracer::off(), watch::Sender::new(None));
+        let exporter = InMemorySpanExporter::default();
+        let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
+        let tracer = Tracer::new(provider.tracer("test"));
+        let (groups_committed, underway) = (Arc::default(), watch::Sender::new(None));
         let committer = Committer {
             journal,
             workers,
@@ -334,12 +345,29 @@ mod tests {
             tracer,
         };
         let ended = committer.run().await;
-        (ended.is_ok(), released.recv().await.is_some())
+        let [span] = &exporter.get_finished_spans().expect("whole")[..] else { panic!("one span") };
+        (ended.is_ok(), released.recv().await.is_some(), span.clone())
     }
 
     #[tokio::test]
     async fn what_is_folded_into_snapshots_is_durable() {
-        assert_eq!(commit(false).await, (true, true));
-        assert_eq!(commit(true).await, (false, false));
+        let (is_committed, is_released, _) = commit(None).await;
+        assert!(is_committed && is_released);
+        let (is_committed, is_released, _) = commit(Some(Operation::Sync)).await;
+        assert!(!is_committed && !is_released);
+    }
+
+    #[tokio::test]
+    async fn a_commit_that_failed_is_recorded_as_such_with_what_it_was_of() {
+        for (fails, is_good) in [(None, true), (Some(Operation::Write), false), (Some(Operation::Sync), false)] {
+            let (is_committed, _, span) = commit(fails).await;
+            let said =
+                |key: &str| span.attributes.iter().find(|said| said.key.as_str() == key).map(|said| said.value.to_string());
+            assert_eq!((is_committed, span.status == Status::Unset), (is_good, is_good), "{fails:?}");
+            assert_eq!(said(names::ERROR_TYPE).as_deref(), (!is_good).then_some("KAFKA_STORAGE_ERROR"), "{fails:?}");
+            assert_eq!(said(names::ENTRIES).as_deref(), Some("1"), "{fails:?}");
+            assert!(said(names::BYTES).is_some(), "{fails:?}");
+            assert_eq!((said(names::GROUP).is_some(), said(names::SYNC_SECONDS).is_some()), (is_good, is_good), "{fails:?}");
+        }
     }
 }

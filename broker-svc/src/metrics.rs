@@ -58,6 +58,7 @@ impl Sources {
     pub(crate) fn registry(self) -> Registry {
         let Self { calls, vitals, journal, recovery, groups, refusals } = self;
         let mut all = Registry::default();
+        all.info(&BUILD_INFO, env!("CARGO_PKG_VERSION"));
         calls.register(&mut all, Side::Server, &CALLS_ACTIVE);
 
         let of_counts = |count: Count| {
@@ -150,6 +151,8 @@ impl Refusals {
 /// Above the highest number of an error code.
 const CODES: i32 = 1_100;
 
+static BUILD_INFO: Metric =
+    Metric::new("oncelog.broker.build_info", Unit::Count("build"), "Always 1; its label tells the version.").by(&["version"]);
 static CALLS_ACTIVE: Metric = Metric::new("oncelog.broker.calls.active", Unit::Count("call"), "Calls that are being answered.");
 static BATCHES: Metric =
     Metric::new("oncelog.broker.batches", Unit::Count("batch"), "Batches whose outcome was decided.").by(&["outcome"]);

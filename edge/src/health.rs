@@ -70,8 +70,8 @@ impl Health {
         self.change(Readiness::Draining).await;
     }
 
-    /// Says that the service is about to end, and waits as long as callers may need to see it. Until then they are served as ever:
-    /// what finds callers for a service sends them on for a while after it has heard. Then ends every open `Watch`.
+    /// Says that the service is about to end, and waits as long as callers may need to see it. Until then they are served as
+    /// ever: what finds callers for a service sends them on for a while after it has heard. Then ends every open `Watch`.
     pub async fn drain(&mut self, wait: Duration) {
         self.draining().await;
         sleep(wait).await;

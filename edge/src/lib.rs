@@ -22,8 +22,8 @@
 //!
 //! A service starts in this order: [`shutdown::Signals::register`], [`telemetry::init`], [`machine::raise_open_files`],
 //! [`security::Files::open`], [`health::Health::new`] (not ready), [`accept::Incoming::bind`], [`admin::Admin::bind`],
-//! [`server::observed`], [`security::access::AccessLayer`], [`intake::IntakeLayer`]; then [`health::Health::ready`]. It ends in this
-//! one: [`health::Health::drain`], which says so and gives load balancers a moment to see it; the signal that tonic's
+//! [`server::observed`], [`security::access::AccessLayer`], [`intake::IntakeLayer`]; then [`health::Health::ready`]. It ends in
+//! this one: [`health::Health::drain`], which says so and gives load balancers a moment to see it; the signal that tonic's
 //! `serve_with_incoming_shutdown` waits for; what was taken in is finished; and at the very end [`telemetry::Running::end`].
 
 pub mod accept;

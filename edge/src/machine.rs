@@ -33,8 +33,8 @@ impl fmt::Debug for WallClock {
     }
 }
 
-/// Raises the limit of open files as far as this process may, and tells it. Each connection and each file of a journal takes one, and
-/// the limit that processes start with is often 1,024.
+/// Raises the limit of open files as far as this process may, and tells it. Each connection and each file of a journal takes one,
+/// and the limit that processes start with is often 1,024.
 ///
 /// # Errors
 /// The operating system refuses.

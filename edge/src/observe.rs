@@ -1,10 +1,10 @@
 //! Every call that is answered, counted and, if it is in a trace, recorded.
 //!
 //! The context comes from the call's metadata, and the handler finds that of the call's own span among the extensions of its
-//! request. What is logged while the handler runs carries the ids of the trace.
+//! request. What is logged while the handler runs, or its stream of answers, carries the ids of the trace.
 //!
-//! A call ends when its status is known: with its answer, or, where that is a stream, with the trailers behind it. One whose caller
-//! went away before is `CANCELLED`.
+//! A call ends when its status is known: with its answer, or, where that is a stream, with the trailers behind it. One whose
+//! caller went away before is `CANCELLED`.
 
 use std::{
     future::Future,
@@ -23,6 +23,7 @@ use tower::{Layer, Service};
 use crate::{
     metrics::calls::{Calls, Ongoing, is_server_failure, status_name},
     names,
+    telemetry::log,
     trace::{Span, Tracer},
 };
 
@@ -93,7 +94,7 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = &mut *self;
         let answer = {
-            let _logged = this.call.as_ref().and_then(|call| call.log.as_ref()).map(tracing::Span::enter);
+            let _logged = this.call.as_ref().and_then(Call::enter);
             ready!(Pin::new(&mut this.inner).poll(cx))
         };
         let Some(mut call) = this.call.take() else { return Poll::Ready(answer) };
@@ -138,10 +139,12 @@ impl Call {
             span.set(names::RPC_SYSTEM, names::GRPC);
             span.set(names::RPC_METHOD, method.name);
         }
-        let log = span.context().map(|context| {
-            tracing::info_span!("call", method = method.name, trace_id = %context.trace_id(), span_id = %context.span_id())
-        });
+        let log = span.context().map(|context| log::call(method.name, context));
         Self { ongoing, span, log }
+    }
+
+    fn enter(&self) -> Option<tracing::span::Entered<'_>> {
+        self.log.as_ref().map(tracing::Span::enter)
     }
 }
 
@@ -170,9 +173,12 @@ fn traceparent(headers: &HeaderMap) -> Option<Traceparent> {
     Traceparent::parse(headers.get(TRACEPARENT)?.to_str().ok()?)
 }
 
+/// The number alone: the message and the details of a refusal are nothing to whoever counts it.
 fn status(headers: &HeaderMap) -> Option<Code> {
-    Status::from_header_map(headers).map(|status| status.code())
+    headers.get(GRPC_STATUS).map(|status| Code::from_bytes(status.as_bytes()))
 }
+
+const GRPC_STATUS: &str = "grpc-status";
 
 /// A stream of answers with the status behind it.
 struct Ending {
@@ -185,14 +191,18 @@ impl http_body::Body for Ending {
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let this = &mut *self;
+        let frame = {
+            let _logged = this.call.enter();
+            ready!(Pin::new(&mut this.body).poll_frame(cx))
+        };
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(status) = frame.trailers_ref().and_then(status) {
-                    self.call.ongoing.set(status);
+                    this.call.ongoing.set(status);
                 }
             }
-            Some(Err(error)) => self.call.ongoing.set(error.code()),
+            Some(Err(error)) => this.call.ongoing.set(error.code()),
             None => {}
         }
         Poll::Ready(frame)
@@ -204,5 +214,69 @@ impl http_body::Body for Ending {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use opentelemetry::trace::TracerProvider as _;
+    use opentelemetry_sdk::trace::SdkTracerProvider;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::telemetry::log::tests::Written;
+
+    /// Answers are logged about when they are made.
+    struct Told(&'static str);
+
+    impl http_body::Body for Told {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            tracing::warn!(target: "broker_svc", "{}", self.0);
+            Poll::Ready(None)
+        }
+    }
+
+    /// What a call in a trace logs, in its handler and in its stream of answers, where `filter` says what is logged.
+    async fn logged(filter: &str) -> String {
+        let (written, _guard) = Written::under(filter);
+        let tracer = Tracer::new(SdkTracerProvider::builder().build().tracer("test"));
+        let layer = ObserveLayer::new(Arc::new(Calls::of(&["oncelog.v1.BrokerService"])), tracer);
+        let handler = tower::service_fn(|_: Request<()>| {
+            Box::pin(async {
+                tracing::warn!(target: "broker_svc", "in the handler");
+                Ok::<_, Infallible>(Response::new(Body::new(Told("in the stream"))))
+            })
+        });
+        let request = Request::post("/oncelog.v1.BrokerService/Fetch").body(()).expect("a request");
+        let answer = layer.layer(handler).oneshot(request).await.expect("answered");
+        let mut body = answer.into_body();
+        std::future::poll_fn(|cx| http_body::Body::poll_frame(Pin::new(&mut body), cx)).await;
+        written.text()
+    }
+
+    #[tokio::test]
+    async fn what_is_logged_within_a_call_carries_its_trace_whatever_is_filtered() {
+        for filter in ["warn", "info", "broker_svc=warn", "off,broker_svc=debug"] {
+            let text = logged(filter).await;
+            for message in ["in the handler", "in the stream"] {
+                let line = text.lines().find(|line| line.contains(message)).expect(filter);
+                assert!(line.contains("trace_id") && line.contains("span_id"), "{filter}: {line}");
+            }
+        }
+        assert_eq!(logged("error").await, "", "the span alone is let through, and is no event");
+    }
+
+    #[test]
+    fn a_status_is_read_by_its_number_alone() {
+        let read = |status: Status| super::status(status.into_http::<Body>().headers());
+        assert_eq!(read(Status::not_found("ä")), Some(Code::NotFound));
+        assert_eq!(super::status(&HeaderMap::new()), None);
+        let nonsense = HeaderMap::from_iter([(http::HeaderName::from_static(GRPC_STATUS), http::HeaderValue::from_static("x"))]);
+        assert_eq!(super::status(&nonsense), Some(Code::Unknown));
     }
 }

@@ -1,8 +1,8 @@
 //! Spans: the way of a record through the services, where a trace is recorded.
 //!
-//! Most calls are in no trace, so a [`Span`] that is not recorded is nothing: it is not allocated, and what it is told is dropped.
-//! The only thing that goes from one span to the next, within a process or between two, is a [`TraceContext`]; and there is one only
-//! if the span is sampled. So whoever has none has nothing to do.
+//! Most calls are in no trace, so a [`Span`] that is not recorded is nothing: it is not allocated, and what it is told is
+//! dropped. The only thing that goes from one span to the next, within a process or between two, is a [`TraceContext`]; and there
+//! is one only if the span is sampled. So whoever has none has nothing to do.
 //!
 //! Where many become one, records a batch and batches a group, the one is a child of the first and links to each of them
 //! ([`Tracer::join`]). As a root of its own it would ask the sampler again, and a send that is followed would be lost halfway.

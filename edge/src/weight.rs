@@ -1,11 +1,12 @@
 //! What the messages of a call take in memory once they are decoded, told while their bytes arrive.
 //!
-//! Decoding multiplies: two bytes may be an empty submessage, which becomes a struct of a hundred bytes in a list that has room for
-//! more. So each submessage is counted before a decoder sees it, by a walk over tags and lengths that jumps over all else and takes
-//! the bytes in whatever pieces the transport hands over. Where submessages stand is known from the contract's own descriptors.
+//! Decoding multiplies: two bytes may be an empty submessage, which becomes a struct of a hundred bytes in a list that has room
+//! for more. So each submessage is counted before a decoder sees it, by a walk over tags and lengths that jumps over all else and
+//! takes the bytes in whatever pieces the transport hands over. Where submessages stand is known from the contract's own
+//! descriptors.
 //!
-//! It never says less than the decoder takes. What the walk cannot follow, a group or lengths that contradict each other, counts as
-//! the most that it could be: a submessage every two bytes.
+//! It never says less than the decoder takes. What the walk cannot follow, a group or lengths that contradict each other, counts
+//! as the most that it could be: a submessage every two bytes.
 
 use std::{collections::HashMap, sync::LazyLock};
 

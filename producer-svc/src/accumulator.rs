@@ -55,7 +55,8 @@ struct OpenBatch {
 }
 
 impl Accumulator {
-    /// Appends the record at `index` of a `Send`. True if it opened a batch; else only [`ReadyRule::bytes`] may have been reached.
+    /// Appends the record at `index` of a `Send`. True if it opened a batch; else only [`ReadyRule::bytes`] may have been
+    /// reached.
     pub(crate) fn push(&mut self, record: &Record, send: SendId, index: usize, rule: CloseRule, now: Monotonic) -> bool {
         let added = RecordSetEncoder::added_len(record);
         if self

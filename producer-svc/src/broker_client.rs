@@ -47,8 +47,8 @@ pub(crate) struct BrokerClient {
 pub(crate) type Ended = (Event, Code);
 
 impl BrokerClient {
-    /// Does not connect yet. Calls are made as `settings` say, at most `max_in_flight` of them with batches at a time, and each is
-    /// counted into `calls`.
+    /// Does not connect yet. Calls are made as `settings` say, at most `max_in_flight` of them with batches at a time, and each
+    /// is counted into `calls`.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -66,9 +66,9 @@ impl BrokerClient {
         Self { stub, stream, acks: settings.acks, describe_timeout: settings.request_timeout, wall_clock, calls }
     }
 
-    /// Makes a `Produce` call, once: on the stream, or unary where the broker offers no streams. The batches at some places are in
-    /// traces. When this returns, the call has its place behind those that were made before; what came of it is still to be waited
-    /// for.
+    /// Makes a `Produce` call, once: on the stream, or unary where the broker offers no streams. The batches at some places are
+    /// in traces. When this returns, the call has its place behind those that were made before; what came of it is still to be
+    /// waited for.
     ///
     /// # Panics
     /// More calls than `max_in_flight` have not ended.

@@ -16,6 +16,7 @@ use tokio::{
 use tonic::Code;
 
 use crate::{
+    batch_limit::BatchLimit,
     broker_client::{BrokerClient, Ended},
     buffer::{Buffer, Reserved},
     clock::Clock,
@@ -54,6 +55,8 @@ pub(crate) struct Driver {
     pub(crate) session: Session,
     pub(crate) partitioner: Partitioner,
     pub(crate) broker: BrokerClient,
+    /// Told what the session hears of it.
+    pub(crate) batch_limit: BatchLimit,
     pub(crate) topics: Topics<BrokerClient>,
     pub(crate) buffer: Buffer,
     pub(crate) metrics: Arc<Metrics>,
@@ -223,6 +226,9 @@ impl Running {
             }
         }
         self.driver.metrics.session(self.driver.session.counts());
+        if let Some(bytes) = self.driver.session.max_batch_bytes() {
+            self.driver.batch_limit.set(bytes);
+        }
     }
 
     fn complete(&mut self, send: SendId, outcomes: Vec<RecordOutcome>) {

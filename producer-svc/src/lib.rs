@@ -8,14 +8,16 @@
 //! | `topics`, `buffer` | how many partitions its topic has; the memory it takes until its outcome is known |
 //! | `driver` | the one task that owns the two below, and carries out what they decide |
 //! | [`partitioner`] | chooses its partition |
-//! | [`session`] | puts it into a batch, tags the batch, sends it again until its outcome is known: pure, and the heart of it all |
+//! | [`session`] | puts it into a batch, tags the batch, sends it until its outcome is known: pure, and the heart of it all |
 //! | `broker_client` | makes the calls |
+//! | `batch_limit` | how large a batch the broker takes |
 //! | `traces` | follows it, if it is in a trace |
 //! | [`wire`] | what is read from callers and from the broker, before any of the above sees it |
 //!
 //! [`config`] says how, [`surroundings`] on what, [`Producer`] holds it together.
 
 pub mod accumulator;
+mod batch_limit;
 mod broker_client;
 mod buffer;
 mod clock;

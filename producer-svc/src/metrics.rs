@@ -98,6 +98,7 @@ impl Metrics {
     /// All of them, as they are told.
     pub(crate) fn registry(self: &Arc<Self>, served: &Arc<Calls>, buffer: &Buffer) -> Registry {
         let mut all = Registry::default();
+        all.info(&BUILD_INFO, env!("CARGO_PKG_VERSION"));
         served.register(&mut all, Side::Server, &CALLS_ACTIVE);
         self.broker_calls.register(&mut all, Side::Client, &BROKER_CALLS_ACTIVE);
 
@@ -133,15 +134,17 @@ impl Metrics {
     }
 }
 
+static BUILD_INFO: Metric =
+    Metric::new("oncelog.producer.build_info", Unit::Count("build"), "Always 1; its label tells the version.").by(&["version"]);
 static CALLS_ACTIVE: Metric = Metric::new("oncelog.producer.calls.active", Unit::Count("call"), "Calls that are being answered.");
 static BROKER_CALLS_ACTIVE: Metric =
     Metric::new("oncelog.producer.broker_calls.active", Unit::Count("call"), "Calls to the broker that are in flight.");
 static RECORDS: Metric =
-    Metric::new("oncelog.producer.records", Unit::Count("record"), "Records whose outcome was told.").by(&["outcome"]);
+    Metric::new("oncelog.producer.records", Unit::Count("record"), "Records that were taken in, by outcome.").by(&["outcome"]);
 static PRODUCE_CALLS: Metric =
     Metric::new("oncelog.producer.produce_calls", Unit::Count("call"), "Produce calls sent to the broker.");
 static PRODUCE_FAILURES: Metric =
-    Metric::new("oncelog.producer.produce_failures", Unit::Count("call"), "Produce calls that were not answered.");
+    Metric::new("oncelog.producer.produce_failures", Unit::Count("call"), "Produce calls that failed as a whole.");
 static INIT_CALLS: Metric =
     Metric::new("oncelog.producer.init_calls", Unit::Count("call"), "InitProducerId calls sent to the broker.");
 static ALARMS: Metric =

@@ -1,8 +1,8 @@
 //! The service as a whole: its start, its running, its end.
 //!
-//! It ends in an order that loses nothing that can be kept: first it says that it is draining, and serves on until nobody sends it
-//! new calls; then it takes in nothing more, and waits for the outcome of what it took in, then for the answers to reach their callers. Each wait has a bound; what is
-//! still open at the end of it is told as unknown, if anybody can still be told.
+//! It ends in an order that loses nothing that can be kept: first it says that it is draining, and serves on until nobody sends
+//! it new calls; then it takes in nothing more, and waits for the outcome of what it took in, then for the answers to reach their
+//! callers. Each wait has a bound; what is still open at the end of it is told as unknown, if anybody can still be told.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -34,13 +34,14 @@ use tonic::{
 };
 
 use crate::{
+    batch_limit::BatchLimit,
     broker_client::BrokerClient,
     buffer::Buffer,
     config::{Config, Settings},
     driver::Driver,
     metrics::Metrics,
     partitioner::Partitioner,
-    rpc::{self, Admission},
+    rpc::{self, Admission, Stamping},
     session::Session,
     surroundings::{Seeds, Surroundings},
     topics::Topics,
@@ -126,13 +127,16 @@ impl Producer {
         let broker = BrokerClient::new(&settings, &connect, bearer, wall_clock, Arc::clone(&metrics.broker_calls));
         let topics = Topics::new(broker.clone(), settings.retry_backoff);
         let (hand_over, inbox) = mpsc::channel(INBOX);
-        let admission = Admission::new(&settings, topics.clone(), buffer.clone(), hand_over, tracer.clone());
+        let batch_limit = BatchLimit::unknown();
+        let stamping = Stamping { tracer: tracer.clone(), batch_limit: batch_limit.clone() };
+        let admission = Admission::new(&settings, topics.clone(), buffer.clone(), hand_over, stamping);
         let [high, low] = seeds.token;
         let token = format!("{high:016x}{low:016x}");
         let driver = Driver {
             session: Session::new(settings.session(token), seeds.session),
             partitioner: Partitioner::new(settings.batch_size, seeds.partitioner),
             broker,
+            batch_limit,
             topics,
             buffer,
             metrics,
@@ -198,7 +202,8 @@ impl Producer {
         }
     }
 
-    /// Drains it and ends it: it says that it is not ready and serves on for a while; then nothing more is taken in, what was taken in is sent without lingering, and its outcome is told.
+    /// Drains it and ends it: it says that it is not ready and serves on for a while; then nothing more is taken in, what was
+    /// taken in is sent without lingering, and its outcome is told.
     ///
     /// # Errors
     /// `shutdown.timeout.ms` passed before every outcome was known, or a task ended wrongly.

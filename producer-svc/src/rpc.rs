@@ -22,7 +22,7 @@ use oncelog_proto::{
 };
 use tonic::{Request, Response, Status, Streaming};
 
-pub(crate) use admission::{Admission, check};
+pub(crate) use admission::{Admission, Stamping, check};
 use outcome::Failure;
 
 /// The service, over an admission.

@@ -1,8 +1,8 @@
 //! What a producer stands in: its network, its randomness, its clock.
 //!
-//! [`Producer::start`](crate::Producer::start) takes the machine's own. A simulation hands in others, and can then drive the whole
-//! producer on one thread, the same way each time: nothing in this crate reaches around what stands here, but for tokio's clock
-//! and tasks, which are those of the runtime that it is started in.
+//! [`Producer::start`](crate::Producer::start) takes the machine's own. A simulation hands in others, and can then drive the
+//! whole producer on one thread, the same way each time: nothing in this crate reaches around what stands here, but for tokio's
+//! clock and tasks, which are those of the runtime that it is started in.
 
 use std::{fmt, net::SocketAddr};
 

@@ -7,16 +7,21 @@
 //!              linked to each
 //! ```
 //!
-//! The session knows nothing of it. It is asked whose records a batch holds, when the batch leaves; and a batch is known by the first
-//! of its records that is in a trace, which stays the same however often it is sent and whichever tag it gets. Where no `Send` is in
-//! a trace, nothing is asked and nothing is kept.
+//! The session knows nothing of it. It is asked whose records a batch holds, when the batch leaves; and a batch is known by the
+//! first of its records that is in a trace, which stays the same however often it is sent and whichever tag it gets. Where no
+//! `Send` is in a trace, nothing is asked and nothing is kept.
+
+use std::collections::hash_map::Entry;
 
 use oncelog_edge::{
     metrics::calls::status_name,
     names,
     trace::{Kind, Span, Tracer, as_value},
 };
-use oncelog_proto::{TraceContext, trace::Joined};
+use oncelog_proto::{
+    ErrorCode, RecordCount, TraceContext,
+    trace::{Joined, MAX_TRACED_BATCHES},
+};
 use rustc_hash::FxHashMap;
 use tonic::{Code, transport::Uri};
 
@@ -49,6 +54,7 @@ pub(crate) struct Traces {
 
 #[derive(Debug)]
 struct TracedSend {
+    /// In order.
     records: Vec<TracedRecords>,
     /// The batches that are known by a record of it.
     batches: FxHashMap<usize, TracedBatch>,
@@ -57,6 +63,7 @@ struct TracedSend {
 #[derive(Debug)]
 struct TracedBatch {
     span: Span,
+    records: RecordCount,
     attempts: i64,
 }
 
@@ -94,7 +101,7 @@ impl Traces {
         }
         let mut attempts = Vec::new();
         for (index, batch) in call.batches.iter().enumerate() {
-            if attempts.len() == MAX_ATTEMPTS {
+            if attempts.len() == MAX_TRACED_BATCHES {
                 break;
             }
             let Some((key, joined)) = self.joined(session, call.call, index) else { continue };
@@ -111,10 +118,9 @@ impl Traces {
         let mut joined = Joined::default();
         for share in session.shares(call, index) {
             let Some(traced) = self.sends.get(&share.send) else { continue };
-            let of_share = share.first..share.first + share.count;
-            let in_batch =
-                |records: &&TracedRecords| records.first < of_share.end && of_share.start < records.first + records.count;
-            for records in traced.records.iter().filter(in_batch) {
+            let end = share.first + share.count;
+            let before = traced.records.partition_point(|records| records.first + records.count <= share.first);
+            for records in traced.records[before..].iter().take_while(|records| records.first < end) {
                 key.get_or_insert((share.send, share.first));
                 joined.push(records.context);
             }
@@ -123,17 +129,20 @@ impl Traces {
     }
 
     fn attempt_of(&mut self, key: BatchKey, joined: &Joined, batch: &OutgoingBatch, index: usize) -> Option<Attempt> {
-        let (tracer, (send, first)) = (&self.tracer, key);
-        let traced = self
-            .sends
-            .get_mut(&send)?
-            .batches
-            .entry(first)
-            .or_insert_with(|| TracedBatch { span: batch_span(tracer, joined, batch), attempts: 0 });
+        let (tracer, (send, first), records) = (&self.tracer, key, batch.packed.count());
+        let batches = &mut self.sends.get_mut(&send)?.batches;
+        // A half of a batch that was split is known by the same record as the whole, and holds fewer; it is another batch.
+        if let Entry::Occupied(whole) = batches.entry(first)
+            && whole.get().records != records
+        {
+            whole.remove().span.set(names::OUTCOME, "split");
+        }
+        let traced =
+            batches.entry(first).or_insert_with(|| TracedBatch { span: batch_span(tracer, joined, batch), records, attempts: 0 });
         traced.attempts += 1;
-        let mut span = tracer.child(PRODUCE, Kind::Client, traced.span.context()?);
+        let mut span = tracer.child(names::PRODUCE, Kind::Client, traced.span.context()?);
         span.set(names::RPC_SYSTEM, names::GRPC);
-        span.set(names::RPC_METHOD, PRODUCE);
+        span.set(names::RPC_METHOD, names::PRODUCE);
         span.set(names::SERVER_ADDRESS, self.server_address.clone());
         span.set(names::SERVER_PORT, self.server_port);
         span.set(names::ATTEMPT, traced.attempts);
@@ -182,7 +191,9 @@ impl Traces {
         }
     }
 
-    /// All records of a `Send` have their outcomes.
+    /// All records of a `Send` have their outcomes. What became of a batch by no answer, but by a recovery, a refusal or its age,
+    /// is heard here, and ends its span: rather late if others of the `Send` took longer, and for that no batch need be followed
+    /// by the session.
     pub(crate) fn completed(&mut self, send: SendId, outcomes: &[RecordOutcome]) {
         if self.sends.is_empty() {
             return;
@@ -193,7 +204,8 @@ impl Traces {
                 // Told by a recovery, not by an answer.
                 Some(RecordOutcome::Appended { .. }) => ("appended", None),
                 Some(RecordOutcome::Refused(fault)) => ("refused", Some(fault.code().reason())),
-                Some(RecordOutcome::Unknown) | None => ("unknown", Some("REQUEST_TIMED_OUT")),
+                // Whatever left it unknown, its age or a lost id: callers are told the same.
+                Some(RecordOutcome::Unknown) | None => ("unknown", Some(ErrorCode::RequestTimedOut.reason())),
             };
             batch.span.set(names::OUTCOME, outcome);
             if let Some(error) = error {
@@ -223,11 +235,6 @@ fn batch_span(tracer: &Tracer, joined: &Joined, batch: &OutgoingBatch) -> Span {
     span.set(names::MESSAGING_COUNT, i64::from(packed.count().get()));
     span
 }
-
-/// What an attempt is called, on the stream as well.
-const PRODUCE: &str = "oncelog.v1.BrokerService/Produce";
-/// Batches of one call that have a span: each takes 57 bytes of a request whose size is limited.
-const MAX_ATTEMPTS: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -268,9 +275,15 @@ mod tests {
         }
 
         fn send(&mut self, id: u64, context: Option<TraceContext>) {
-            let records = vec![(PartitionIndex::MIN, Record::default()); 2];
-            self.traces
-                .open(SendId(id), context.map(|context| TracedRecords { first: 0, count: 2, context }).into_iter().collect());
+            self.send_to(id, vec![PartitionIndex::MIN; 2], context);
+        }
+
+        /// A record for each of these partitions.
+        fn send_to(&mut self, id: u64, partitions: Vec<PartitionIndex>, context: Option<TraceContext>) {
+            let count = partitions.len();
+            let records = partitions.into_iter().map(|partition| (partition, Record::default())).collect();
+            let traced = context.map(|context| TracedRecords { first: 0, count, context });
+            self.traces.open(SendId(id), traced.into_iter().collect());
             self.tell(Event::Send { id: SendId(id), topic: TopicName::parse("t").expect("allowed"), records });
         }
 
@@ -284,6 +297,24 @@ mod tests {
                 }
             }
             panic!("there is something to send")
+        }
+
+        /// The call was answered so.
+        fn answer(&mut self, call: CallId, result: BatchAnswer) {
+            let results = vec![result];
+            self.traces.answered(call, &results);
+            self.tell(Event::ProduceAnswered { call, results });
+        }
+
+        /// The recovery that is asked for after some time finds nothing in the log.
+        fn recover(&mut self) {
+            self.now = self.now.plus(Duration::from_secs(2));
+            self.tell(Event::Tick);
+            let action = self.session.poll_action();
+            let Some(Action::Init { init, recover: Some((producer, epoch)), .. }) = action else { panic!("{action:?}") };
+            let epoch = epoch.next().expect("the second");
+            let answer = InitAnswer { producer, epoch, max_batch_bytes: 1 << 20, partitions: Vec::new() };
+            self.tell(Event::InitAnswered { init, answer });
         }
 
         fn spans(&self) -> Vec<SpanData> {
@@ -323,7 +354,8 @@ mod tests {
             spans.iter().map(|span| (span.name.to_string(), said(span, names::OUTCOME), said(span, names::ATTEMPT))).collect();
         let told: Vec<_> =
             told.iter().map(|(name, outcome, attempt)| (name.as_str(), outcome.as_str(), attempt.as_str())).collect();
-        assert_eq!(told, [(PRODUCE, "unknown", "1"), (PRODUCE, "duplicate", "2"), ("send t", "duplicate", "")]);
+        let attempt = names::PRODUCE;
+        assert_eq!(told, [(attempt, "unknown", "1"), (attempt, "duplicate", "2"), ("send t", "duplicate", "")]);
         assert_eq!(spans[..2].iter().map(|attempt| said(attempt, names::RPC_STATUS)).collect::<Vec<_>>(), ["UNAVAILABLE", "OK"]);
         assert_eq!(
             (said(&spans[0], names::SERVER_ADDRESS), said(&spans[0], names::SERVER_PORT)),
@@ -354,6 +386,49 @@ mod tests {
         followed.traces.completed(SendId(0), &[RecordOutcome::Unknown, RecordOutcome::Unknown]);
         let spans = followed.spans();
         assert_eq!(spans.iter().map(|span| said(span, names::OUTCOME)).collect::<Vec<_>>(), ["unknown", "unknown"]);
+    }
+
+    #[test]
+    fn a_batch_that_is_split_ends_and_each_half_is_one_of_its_own_with_its_own_sends() {
+        let mut followed = Followed::start();
+        for (id, n) in [(0, 1), (1, 2)] {
+            followed.send(id, Some(context(n)));
+        }
+        let (whole, _) = followed.call();
+        let (code, message) = (ErrorCode::MessageTooLarge, "too large".to_owned());
+        followed.answer(whole, BatchAnswer::Refused { code, message, expected: None });
+        followed.recover();
+        for _ in 0..2 {
+            let (half, attempts) = followed.call();
+            assert_eq!(attempts.len(), 1);
+            let append_time = Timestamp::from_micros(1);
+            followed.answer(half, BatchAnswer::Acknowledged { base_offset: None, append_time, duplicate: false });
+        }
+        let spans = followed.spans();
+        let batches: Vec<_> = spans.iter().filter(|span| span.name == "send t").collect();
+        let told = batches.iter().map(|batch| {
+            let linked: Vec<_> = batch.links.iter().map(|link| link.span_context.span_id().to_bytes()[0]).collect();
+            (said(batch, names::OUTCOME), said(batch, names::MESSAGING_COUNT), linked)
+        });
+        let expected = [("split", "4", vec![1, 2]), ("appended", "2", vec![1]), ("appended", "2", vec![2])];
+        let expected = expected.map(|(outcome, count, linked)| (outcome.to_owned(), count.to_owned(), linked));
+        assert_eq!(told.collect::<Vec<_>>(), expected);
+        let attempts = spans.iter().filter(|span| span.name == names::PRODUCE);
+        let parents: Vec<_> = attempts.map(|attempt| (attempt.parent_span_id, said(attempt, names::ATTEMPT))).collect();
+        assert_eq!(parents, [0, 1, 2].map(|n| (batches[n].span_context.span_id(), "1".to_owned())));
+    }
+
+    #[test]
+    fn as_many_batches_of_a_call_are_followed_as_the_limit_says() {
+        for (batches, followed_batches) in
+            [(MAX_TRACED_BATCHES, MAX_TRACED_BATCHES), (MAX_TRACED_BATCHES + 1, MAX_TRACED_BATCHES)]
+        {
+            let mut followed = Followed::start();
+            let partitions = (0..batches).map(|n| PartitionIndex::new(i32::try_from(n).expect("few")).expect("not negative"));
+            followed.send_to(0, partitions.collect(), Some(context(1)));
+            let (_, attempts) = followed.call();
+            assert_eq!(attempts.len(), followed_batches);
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! What is read from callers and from the broker: parsed once, and nothing decided but whether a message is well-formed. For those
-//! who want to see that no message, however wrong, does any harm.
+//! What is read from callers and from the broker: parsed once, and nothing decided but whether a message is well-formed. For
+//! those who want to see that no message, however wrong, does any harm.
 
 use oncelog_proto::{
     Fault, RecordCount, Timestamp, TopicName,

@@ -56,7 +56,8 @@ pub struct Received {
 }
 
 impl Collector {
-    /// Starts one in a workplace. None, with a word about it, where there is no Go to build it with; with `CI=true` that is a failure.
+    /// Starts one in a workplace. None, with a word about it, where there is no Go to build it with; with `CI=true` that is a
+    /// failure.
     ///
     /// # Errors
     /// It does not start.

@@ -1,5 +1,5 @@
-//! What the end-to-end tests stand on: real processes, killed and paused; a network that breaks; records from real life. Processes, networks and what
-//! breaks them are `oncelog_chaos`'s.
+//! What the end-to-end tests stand on: real processes, killed and paused; a network that breaks; records from real life.
+//! Processes, networks and what breaks them are `oncelog_chaos`'s.
 //!
 //! | module | owns |
 //! |---|---|

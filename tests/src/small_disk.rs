@@ -1,5 +1,5 @@
-//! A real file system, small enough to fill, on a loop device over memory. The memory can be less than what the file system believes to
-//! have: once it is used up, the device fails, as a broken disk does, and a sync of a file says so.
+//! A real file system, small enough to fill, on a loop device over memory. The memory can be less than what the file system
+//! believes to have: once it is used up, the device fails, as a broken disk does, and a sync of a file says so.
 
 use std::{
     ffi::OsStr,
@@ -18,7 +18,8 @@ pub struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// A file system of `bytes` over `memory` bytes; none, and that is said on stderr, where the machine does not let us mount one.
+    /// A file system of `bytes` over `memory` bytes; none, and that is said on stderr, where the machine does not let us mount
+    /// one.
     ///
     /// # Panics
     /// With `CI=true`, where the machine does not let us.
@@ -62,8 +63,8 @@ impl SmallDisk {
         self.mount()
     }
 
-    /// The device is asked for a page at a time. A loop device that finds room for a part of a request says that it has done all of
-    /// it: the file system would be told that a sync succeeded that did not. A page is there or it is not.
+    /// The device is asked for a page at a time. A loop device that finds room for a part of a request says that it has done all
+    /// of it: the file system would be told that a sync succeeded that did not. A page is there or it is not.
     fn mount(&self) -> anyhow::Result<()> {
         run("mount", ["-t", "ext4", "-o", "loop"], &[&self.image(), &self.path()])?;
         let device = std::fs::metadata(self.path())?.dev();

@@ -1,5 +1,5 @@
-//! Over real file systems: a disk that is full, a disk that breaks, and a bit that rots under a running broker. What was acknowledged
-//! is in the log once, and everybody is told what they can do.
+//! Over real file systems: a disk that is full, a disk that breaks, and a bit that rots under a running broker. What was
+//! acknowledged is in the log once, and everybody is told what they can do.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -186,7 +186,8 @@ async fn a_disk_that_fails_a_sync_ends_the_broker_and_nothing_that_was_acknowled
     let (status, log) = broker.ended().await.expect("it ends by itself (I8)");
     assert!(!status.success());
     let last = log.lines().rev().take(5).collect::<Vec<_>>().join("\n");
-    // A sync hears of it as an error of input or output; a write past the cache, of blocks that were promised, as a lack of space.
+    // A sync hears of it as an error of input or output; a write past the cache, of blocks that were promised, as a lack of
+    // space.
     let errors = ["failed: Input/output error", "failed: No space left on device"];
     assert!(errors.iter().any(|error| log.contains(error)) && log.contains("the process has to end"), "{last}");
 

@@ -129,7 +129,8 @@ fn framed(message: &[u8], cut: usize) -> Bytes {
     [&[0], &len[..], &message[..message.len() - cut]].concat().into()
 }
 
-/// Opens ten times as many connections as are allowed while `taken` places are taken; all but those that found a place are closed.
+/// Opens ten times as many connections as are allowed while `taken` places are taken; all but those that found a place are
+/// closed.
 async fn connections_are_closed(addr: std::net::SocketAddr, taken: usize) -> usize {
     let mut ended = JoinSet::new();
     for _ in 0..TIMES * CONNECTIONS {

@@ -8,9 +8,12 @@ use oncelog_chaos::{
     program::Program,
     stage::{Stage, channel},
 };
-use oncelog_proto::v1::{
-    self, Batch, ProduceRequest, Record, SendRequest, SendStreamRequest, broker_service_client::BrokerServiceClient,
-    producer_service_client::ProducerServiceClient,
+use oncelog_proto::{
+    record_set::RecordSetEncoder,
+    v1::{
+        self, Batch, Header, ProduceRequest, Record, SendRequest, SendStreamRequest, broker_service_client::BrokerServiceClient,
+        producer_service_client::ProducerServiceClient,
+    },
 };
 use oncelog_tests::{
     collector::{Collector, Received, Span},
@@ -30,11 +33,16 @@ struct Watched {
 
 impl Watched {
     async fn start(producer_args: &[&str]) -> Option<Self> {
+        Self::start_with(&[], producer_args).await
+    }
+
+    async fn start_with(broker_args: &[&str], producer_args: &[&str]) -> Option<Self> {
         let workplace = Workplace::new();
         let collector = Collector::start(&workplace).await.expect("the collector starts")?;
-        let producer_args: Vec<_> = producer_args.iter().map(|&arg| arg.to_owned()).collect();
+        let [broker_args, producer_args] =
+            [broker_args, producer_args].map(|args| args.iter().map(|&arg| arg.to_owned()).collect::<Vec<_>>());
         let (data, logs) = (workplace.path("data"), workplace.path(""));
-        let stage = Stage::start(collector.programs(), &data, &logs, &[], &producer_args).await.expect("both start");
+        let stage = Stage::start(collector.programs(), &data, &logs, &broker_args, &producer_args).await.expect("both start");
         Some(Self { stage, collector, workplace })
     }
 
@@ -191,6 +199,30 @@ async fn a_batch_links_to_each_send_in_it_and_an_unsampled_one_leaves_nothing() 
     // Whoever came later than the linger would have a batch of its own; a second is long, and they came at once.
     assert_eq!(batches.len(), 1, "{batches:#?}");
     assert!(received.trace(&traces[2]).is_empty(), "{:#?}", received.trace(&traces[2]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_makes_no_record_larger_than_the_broker_takes() {
+    const LIMIT: usize = 2_000;
+    let Some(watched) = Watched::start_with(&["--max-message-bytes=2000"], &["--linger-ms=0"]).await else { return };
+    let mut sender = watched.sender();
+    // The broker has told its limit.
+    sender.send(send("before")).await.expect("appended");
+    let (_, _, text) = traceparent(1);
+    let header = Header { key: "traceparent".to_owned(), value: text.clone().into() };
+    // One that has the limit with the header, and one that has it without.
+    for headers in [vec![header], vec![]] {
+        let sized =
+            |bytes: usize| Record { value: Some(vec![b'x'; bytes].into()), headers: headers.clone(), ..Record::default() };
+        let largest = (0..LIMIT).rev().map(sized).find(|record| RecordSetEncoder::added_len(record) == LIMIT).expect("fits");
+        let records = vec![Record { headers: Vec::new(), ..largest }];
+        sender.send(within(SendRequest { records, ..send("") }, &text)).await.expect("the broker takes it without a trace");
+    }
+    let responses = fetch(&mut watched.broker(), v1::FetchRequest { topic: "t".to_owned(), ..Default::default() }).await;
+    let records = responses.expect("readable").into_iter().flat_map(|response| response.records);
+    let stamped = records.map(|record| record.record.expect("asked for").headers.len());
+    assert_eq!(stamped.collect::<Vec<_>>()[1..], [1, 0]);
+    watched.received().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,8 @@
 //! The spans of batches that are in a trace, from their arrival to the answer: which outcome each got.
 //!
 //! The pipeline is told the context of a batch's span in place of its sender's, so that what is waited for on the batch's behalf, its
-//! predecessors or the group that it is written with, stands below it.
+//! predecessors or the group that it is written with, stands below it. A batch without a span is in no trace for it: what it waits for
+//! is not recorded, and nothing is kept for its sake.
 
 use std::mem;
 
@@ -9,7 +10,7 @@ use oncelog_edge::{
     names,
     trace::{Kind, Span, Tracer, as_value},
 };
-use oncelog_proto::{Fault, TraceContext};
+use oncelog_proto::{Fault, TraceContext, trace::MAX_TRACED_BATCHES};
 
 use crate::{
     pipeline::{BatchOutcome, Request},
@@ -24,16 +25,18 @@ impl Traced {
     /// Begins the spans of the batches that are in a trace, by their own context or that of the `call`.
     pub(super) fn begin(tracer: &Tracer, request: &mut Request, call: Option<TraceContext>) -> Self {
         let Request::Produce { batches, .. } = request else { return Self::default() };
-        if !tracer.is_on() {
-            return Self::default();
-        }
+        let mut spans = Vec::new();
         let arrivals = batches.iter_mut().enumerate().filter_map(|(index, batch)| Some((index, batch.as_mut().ok()?)));
-        let spans = arrivals.filter_map(|(index, arrival)| {
-            let span = append_span(tracer, arrival, arrival.trace.or(call)?);
+        for (index, arrival) in arrivals {
+            let sender = arrival.trace.take().or(call).filter(|_| tracer.is_on() && spans.len() < MAX_TRACED_BATCHES);
+            let Some(sender) = sender else { continue };
+            let span = append_span(tracer, arrival, sender);
             arrival.trace = span.context();
-            Some((index, span))
-        });
-        Self(spans.take(MAX_SPANS).collect())
+            if span.is_recorded() {
+                spans.push((index, span));
+            }
+        }
+        Self(spans)
     }
 
     /// Ends them with the outcomes of the call's batches.
@@ -89,5 +92,69 @@ fn append_span(tracer: &Tracer, arrival: &Arrival, parent: TraceContext) -> Span
     span
 }
 
-/// Batches of one call that have a span: a caller with ten thousand partitions would fill every queue of spans by itself.
-const MAX_SPANS: usize = 64;
+#[cfg(test)]
+mod tests {
+    use oncelog_proto::{Compression, ErrorCode, PackedBatch, PartitionIndex, RecordCount, TopicName, TopicPartition};
+    use opentelemetry::trace::TracerProvider as _;
+    use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
+
+    use super::*;
+    use crate::pipeline::Acks;
+
+    fn recording() -> (Tracer, InMemorySpanExporter) {
+        let exporter = InMemorySpanExporter::default();
+        let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
+        (Tracer::new(provider.tracer("test")), exporter)
+    }
+
+    fn context(n: u8) -> TraceContext {
+        TraceContext::new([n; 16], [n; 8]).expect("not zero")
+    }
+
+    /// A call with so many batches, each with this context of its own.
+    fn call(batches: usize, trace: Option<TraceContext>) -> Request {
+        let partition = TopicPartition { topic: TopicName::parse("t").expect("allowed"), partition: PartitionIndex::MIN };
+        let packed = PackedBatch::pack(&vec![0].into(), RecordCount::MIN, Compression::None).expect("small");
+        let arrival = Arrival { partition, tag: None, packed, trace };
+        Request::Produce { acks: Acks::All, batches: vec![Ok(arrival); batches] }
+    }
+
+    /// Those that the pipeline is told.
+    fn told(request: &Request) -> Vec<TraceContext> {
+        let Request::Produce { batches, .. } = request else { panic!("of another kind") };
+        batches.iter().flatten().filter_map(|arrival| arrival.trace).collect()
+    }
+
+    #[test]
+    fn as_many_batches_of_a_call_have_spans_as_the_limit_says_and_the_pipeline_hears_of_no_other() {
+        for (batches, spans) in [(MAX_TRACED_BATCHES, MAX_TRACED_BATCHES), (MAX_TRACED_BATCHES + 1, MAX_TRACED_BATCHES)] {
+            for (own, of_call) in [(Some(context(1)), None), (None, Some(context(1))), (Some(context(1)), Some(context(2)))] {
+                let ((tracer, exporter), mut request) = (recording(), call(batches, own));
+                drop(Traced::begin(&tracer, &mut request, of_call));
+                let recorded = exporter.get_finished_spans().expect("whole");
+                assert_eq!((recorded.len(), told(&request).len()), (spans, spans), "{batches}");
+                assert!(recorded.iter().all(|span| span.parent_span_id.to_bytes() == [1; 8]));
+                let own: Vec<_> = recorded.iter().map(|span| span.span_context.span_id().to_bytes()).collect();
+                assert_eq!(told(&request).iter().map(TraceContext::span).collect::<Vec<_>>(), own, "in place of the sender's");
+            }
+        }
+    }
+
+    #[test]
+    fn without_an_exporter_the_pipeline_hears_of_no_trace() {
+        let mut request = call(1, Some(context(1)));
+        assert!(Traced::begin(&Tracer::off(), &mut request, Some(context(2))).0.is_empty());
+        assert_eq!(told(&request), []);
+    }
+
+    #[test]
+    fn a_batch_that_is_refused_before_it_is_judged_has_no_span_and_what_nobody_heard_of_is_unknown() {
+        let ((tracer, exporter), mut request) = (recording(), call(2, Some(context(1))));
+        let Request::Produce { batches, .. } = &mut request else { panic!("of another kind") };
+        batches[0] = Err(Fault::new(ErrorCode::InvalidRecord, "it cannot be read"));
+        drop(Traced::begin(&tracer, &mut request, None));
+        let [span] = &exporter.get_finished_spans().expect("whole")[..] else { panic!("one span") };
+        let outcome = span.attributes.iter().find(|said| said.key.as_str() == names::OUTCOME).map(|said| said.value.to_string());
+        assert_eq!(outcome.as_deref(), Some("unknown"));
+    }
+}

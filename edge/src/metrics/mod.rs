@@ -1,8 +1,8 @@
 //! What a service tells of itself in numbers: one owner, and one definition for each metric.
 //!
-//! A [`Metric`] is a constant: name, unit, kind, help. The [`Registry`] of a service joins it with where its numbers are read from,
-//! and tells them twice: as text for Prometheus ([`Registry::text`]) and, where an exporter is configured, by OTLP. What is counted
-//! is counted once, by whoever it happens to, without a lock: nothing is added up here.
+//! A [`Metric`] is a constant: name, unit, kind, help. The [`Registry`] of a service joins it with where its numbers are read
+//! from, and tells them twice: as text for Prometheus ([`Registry::text`]) and, where an exporter is configured, by OTLP. What is
+//! counted is counted once, by whoever it happens to, without a lock: nothing is added up here.
 //!
 //! | file | owns |
 //! |---|---|
@@ -126,6 +126,14 @@ impl Registry {
     /// As [`Self::counter`].
     pub fn measured(&mut self, metric: &'static Metric, read: impl Fn() -> Option<f64> + Send + Sync + 'static) {
         self.add(metric, Source::Gauge(vec![(Vec::new(), Box::new(read))]));
+    }
+
+    /// Adds what never changes and is said in words: the gauge is 1, and its one label has the word as its `value`.
+    ///
+    /// # Panics
+    /// As [`Self::counters`].
+    pub fn info(&mut self, metric: &'static Metric, value: &'static str) {
+        self.add(metric, Source::Gauge(vec![(vec![value], whole(|| Some(1)))]));
     }
 
     /// Adds a histogram.

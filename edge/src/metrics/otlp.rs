@@ -65,3 +65,42 @@ impl Unit {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::metrics::MeterProvider as _;
+    use opentelemetry_sdk::metrics::{
+        InMemoryMetricExporter, PeriodicReader, SdkMeterProvider,
+        data::{AggregatedMetrics, MetricData},
+    };
+
+    use super::*;
+    use crate::metrics::Histogram;
+
+    #[test]
+    fn a_histogram_is_told_in_its_unit_with_the_same_bounds() {
+        static SYNC: Metric = Metric::new("a.sync.duration", Unit::Seconds, "Synced.");
+        let exporter = InMemoryMetricExporter::default();
+        let provider = SdkMeterProvider::builder().with_reader(PeriodicReader::builder(exporter.clone()).build()).build();
+        let (mut registry, sync) = (Registry::default(), Arc::new(Histogram::of_calls()));
+        registry.histogram(&SYNC, &sync);
+        Arc::new(registry).export(&provider.meter("test"));
+        // 5 ms falls into the first bucket, 20 s behind the last.
+        sync.record(5_000_000);
+        sync.record(20_000_000_000);
+        provider.force_flush().expect("collected");
+
+        let told = exporter.get_finished_metrics().expect("whole");
+        let metrics: Vec<_> = told.iter().flat_map(|told| told.scope_metrics()).flat_map(|scope| scope.metrics()).collect();
+        let [metric] = &metrics[..] else { panic!("one metric, once: {metrics:?}") };
+        assert_eq!((metric.name(), metric.unit(), metric.description()), ("a.sync.duration", "s", "Synced."));
+        let AggregatedMetrics::F64(MetricData::Histogram(histogram)) = metric.data() else { panic!("{metric:?}") };
+        let points: Vec<_> = histogram.data_points().collect();
+        let [point] = &points[..] else { panic!("{points:?}") };
+        assert_eq!((point.count(), point.sum()), (2, 20.005));
+        let bounds: Vec<_> = point.bounds().collect();
+        assert_eq!((bounds[0], bounds[bounds.len() - 1]), (0.005, 10.0));
+        let counts: Vec<_> = point.bucket_counts().collect();
+        assert_eq!((counts.len(), counts[0], counts[counts.len() - 1]), (bounds.len() + 1, 1, 1));
+    }
+}

@@ -1,5 +1,5 @@
-//! Prometheus' text format. Names are made of OpenTelemetry's by the rule that collectors follow, so that a metric has one name in
-//! Prometheus however it got there.
+//! Prometheus' text format. Names are made of OpenTelemetry's by the rule that collectors follow, so that a metric has one name
+//! in Prometheus however it got there.
 
 use std::fmt::{self, Write};
 
@@ -94,7 +94,8 @@ impl Unit {
     }
 }
 
-/// In braces, or nothing; a label without a value is left out. No value needs to be escaped: all of them are constants of this project.
+/// In braces, or nothing; a label without a value is left out. No value needs to be escaped: all of them are constants of this
+/// project.
 fn labels(metric: &Metric, values: &[&'static str], bound: Option<&str>) -> String {
     let names = metric.labels.iter().map(|label| label.replace('.', "_"));
     let own = names.zip(values.iter().copied());
@@ -119,10 +120,12 @@ mod tests {
         static SIZE: Metric = Metric::new("a.log.bytes", Unit::Bytes, "Size.");
         static UNKNOWN: Metric = Metric::new("a.start", Unit::Seconds, "Not told.");
         static SYNC: Metric = Metric::new("a.sync.duration", Unit::Seconds, "Synced.");
+        static BUILD: Metric = Metric::new("a.build_info", Unit::Count("build"), "Built.").by(&["version"]);
         let mut registry = Registry::default();
         registry.counters(&SENT, [("ok", 3), ("not", 0)], Some);
         registry.gauge(&SIZE, || Some(4 << 20));
         registry.measured(&UNKNOWN, || None);
+        registry.info(&BUILD, "1.2.3");
         let sync = Arc::new(Histogram::of_calls());
         sync.record(5_000_000);
         sync.record(20_000_000_000);
@@ -131,6 +134,7 @@ mod tests {
         let start = "# HELP a_sent_total Sent.\n# TYPE a_sent_total counter\n\
                      a_sent_total{some_outcome=\"ok\"} 3\na_sent_total{some_outcome=\"not\"} 0\n\
                      # HELP a_log_bytes Size.\n# TYPE a_log_bytes gauge\na_log_bytes 4194304\n\
+                     # HELP a_build_info Built.\n# TYPE a_build_info gauge\na_build_info{version=\"1.2.3\"} 1\n\
                      # HELP a_sync_duration_seconds Synced.\n# TYPE a_sync_duration_seconds histogram\n\
                      a_sync_duration_seconds_bucket{le=\"0.005\"} 1\n";
         assert!(text.starts_with(start), "{text}");

@@ -1,5 +1,5 @@
-//! What the process tells of itself: a log, and, where OpenTelemetry's own environment variables ask for it, traces and metrics by
-//! OTLP.
+//! What the process tells of itself: a log, and, where OpenTelemetry's own environment variables ask for it, traces and metrics
+//! by OTLP.
 //!
 //! | file | owns |
 //! |---|---|

@@ -1,10 +1,10 @@
 //! Which of OpenTelemetry's variables ask for what, and what then exports.
 //!
 //! Something is exported if `OTEL_EXPORTER_OTLP_ENDPOINT` or the one of its kind (`OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`,
-//! `OTEL_EXPORTER_OTLP_METRICS_ENDPOINT`) says where to, or `OTEL_TRACES_EXPORTER` or `OTEL_METRICS_EXPORTER` is `otlp`. Nothing is by
-//! default: a service that nobody watches should not look for a collector. How it travels there, [`transport`] knows. All else is read
-//! by OpenTelemetry's own libraries: headers, compression, the sampler, the limits of batches and spans, the resource. What is
-//! asked for and not offered stops the start: a service that is thought to be watched should be.
+//! `OTEL_EXPORTER_OTLP_METRICS_ENDPOINT`) says where to, or `OTEL_TRACES_EXPORTER` or `OTEL_METRICS_EXPORTER` is `otlp`. Nothing
+//! is by default: a service that nobody watches should not look for a collector. How it travels there, [`transport`] knows. All
+//! else is read by OpenTelemetry's own libraries: headers, compression, the sampler, the limits of batches and spans, the
+//! resource. What is asked for and not offered stops the start: a service that is thought to be watched should be.
 
 use std::time::Duration;
 
@@ -65,8 +65,8 @@ pub(super) fn providers(service: &'static str, env: Env<'_>) -> anyhow::Result<O
     Ok(Some(Providers { traces: traces.transpose()?, metrics: metrics.transpose()? }))
 }
 
-/// What the variables do not say of the process. Numbers of two processes that say the same of themselves would be taken for those of
-/// one, so each has an id of its own.
+/// What the variables do not say of the process. Numbers of two processes that say the same of themselves would be taken for
+/// those of one, so each has an id of its own.
 fn unsaid(service: &'static str, env: Env<'_>) -> anyhow::Result<Vec<KeyValue>> {
     let said = set(env, "OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
     let is_said = |key: &str| {
@@ -98,6 +98,12 @@ impl Wanted {
         let wanted = Self { traces: Self::kind(env, "TRACES")?, metrics: Self::kind(env, "METRICS")? };
         if wanted.traces {
             check_sampler(env)?;
+        }
+        let of_traces = UNREAD_OF_TRACES.iter().filter(|_| wanted.traces);
+        for name in UNREAD_OF_METRICS.iter().filter(|_| wanted.metrics).chain(of_traces) {
+            if let Some(value) = set(env, name) {
+                bail!("{name} is {value:?}; it is not offered, and would have no effect: unset it");
+            }
         }
         Ok(wanted)
     }
@@ -159,6 +165,9 @@ impl Providers {
     }
 }
 
+/// Variables that the libraries do not read.
+const UNREAD_OF_METRICS: [&str; 1] = ["OTEL_METRIC_EXPORT_TIMEOUT"];
+const UNREAD_OF_TRACES: [&str; 2] = ["OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT"];
 const SAMPLERS: [&str; 6] =
     ["always_on", "always_off", "traceidratio", "parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio"];
 /// For the last of the spans, and again for the last of the numbers.
@@ -212,6 +221,21 @@ pub(super) mod tests {
         }
         assert!(wanted(&[("OTEL_LOGS_EXPORTER", "otlp")]).is_err() && wanted(&[("OTEL_LOGS_EXPORTER", "console")]).is_ok());
         assert!(wanted(&[("OTEL_PROPAGATORS", "b3")]).is_err() && wanted(&[("OTEL_PROPAGATORS", "b3, tracecontext")]).is_ok());
+    }
+
+    #[test]
+    fn a_variable_that_nobody_reads_is_refused_where_it_would_have_an_effect() {
+        let (traces, metrics) = (("OTEL_TRACES_EXPORTER", "otlp"), ("OTEL_METRICS_EXPORTER", "otlp"));
+        for (name, of, not_of) in [
+            ("OTEL_METRIC_EXPORT_TIMEOUT", metrics, traces),
+            ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", traces, metrics),
+            ("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", traces, metrics),
+        ] {
+            let error = wanted(&[of, (name, "1000")]).expect_err("not offered").to_string();
+            assert!(error.contains(&format!("{name} is \"1000\"")), "{error}");
+            assert!(wanted(&[not_of, (name, "1000")]).is_ok() && wanted(&[of, (name, "")]).is_ok(), "{name}");
+        }
+        assert!(wanted(&[metrics, ("OTEL_METRIC_EXPORT_INTERVAL", "1000")]).is_ok());
     }
 
     #[test]

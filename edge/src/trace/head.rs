@@ -2,8 +2,8 @@
 //!
 //! At a sampling of 1 % nearly every request of a stream is in no trace. The library makes a span for each all the same, asks the
 //! sampler, and throws the span away; at several hundred thousand requests a second that would be seen. So the sampler is asked
-//! first, with an id that is drawn for the trace, and a span is made only if it is taken: with the same id, so that whoever asks again
-//! hears the same.
+//! first, with an id that is drawn for the trace, and a span is made only if it is taken: with the same id, so that whoever asks
+//! again hears the same.
 
 use std::cell::Cell;
 

@@ -1,22 +1,25 @@
 //! The way of `Produce` calls to the broker: on one `ProduceStream`, or each by itself where the broker offers no streams.
 //!
-//! Calls go out in the order in which they were made. A call has its place in the queue when [`ProduceStream::call`] returns; what
-//! is left to be done in a task of its own is the wait for its answer. If whoever makes calls only started tasks that make them, a
-//! runtime of several threads would run these as it likes, and often the last one first: the batches in it would come to the
-//! broker before their predecessors, to be held there or refused and sent again.
+//! Calls go out in the order in which they were made. A call has its place in the queue when [`ProduceStream::call`] returns;
+//! what is left to be done in a task of its own is the wait for its answer. If whoever makes calls only started tasks that make
+//! them, a runtime of several threads would run these as it likes, and often the last one first: the batches in it would come to
+//! the broker before their predecessors, to be held there or refused and sent again.
 //!
-//! One task owns the stream, which is opened when a call is there and none is open. Answers come back in the order of the calls. A
-//! stream that ends leaves all its unanswered calls in doubt. So does one that is given up because its first call took too long:
-//! what is behind it cannot be answered before it. Only the first unanswered call may bear the status that the stream ended with:
-//! the broker answers what came before and looks at nothing that comes after. (An answer that is too large to be heard ends the
-//! stream here, with the status of a call that is too large there; which of them it is, the session judges.)
+//! One task owns the stream, which is opened when a call is there and none is open. Answers come back in the order of the calls.
+//! A stream that ends leaves all its unanswered calls in doubt. So does one that is given up because its first call took too
+//! long: what is behind it cannot be answered before it. Only the first unanswered call may bear the status that the stream ended
+//! with: the broker answers what came before and looks at nothing that comes after. (An answer that is too large to be heard ends
+//! the stream here, with the status of a call that is too large there; which of them it is, the session judges.)
 //!
 //! A stream is opened before anything is sent on it. So a broker that does not offer it says so while the call is still here, and
 //! the call is made as a `Produce` instead.
 
 use std::{collections::VecDeque, future::poll_fn, sync::Arc, task::Poll};
 
-use oncelog_edge::metrics::calls::{Calls, Ongoing};
+use oncelog_edge::{
+    metrics::calls::{Calls, Ongoing},
+    names,
+};
 use oncelog_proto::{
     Link,
     v1::{
@@ -71,8 +74,8 @@ struct Waiting {
 }
 
 impl ProduceStream {
-    /// Starts the task. It does not connect before the first call. At most `max_in_flight` calls are unanswered at a time, and each
-    /// is `counted`.
+    /// Starts the task. It does not connect before the first call. At most `max_in_flight` calls are unanswered at a time, and
+    /// each is `counted`.
     pub(super) fn start(stub: BrokerServiceClient<Link>, max_in_flight: usize, counted: Arc<Calls>) -> Self {
         let (calls, queue) = mpsc::channel(max_in_flight);
         tokio::spawn(run(stub, queue));
@@ -123,7 +126,7 @@ async fn run(mut stub: BrokerServiceClient<Link>, mut calls: mpsc::Receiver<Call
 /// Makes a call by itself. When this returns, it has its place in the queue of the channel, and waits there in a task of its own;
 /// how its bytes leave beside those of the next one is the transport's business.
 async fn make_alone(mut stub: BrokerServiceClient<Link>, Call { outgoing, mut waiting }: Call) {
-    waiting.ongoing.is_of(ALONE);
+    waiting.ongoing.is_of(names::PRODUCE);
     let mut call = Box::pin(async move {
         let answered = tokio::select! {
             biased;
@@ -189,8 +192,7 @@ fn read(answer: ProduceStreamResponse) -> Answered {
     }
 }
 
-/// What a call is counted as.
+/// What a call is counted as, unless it is made alone.
 const ON_STREAM: &str = "/oncelog.v1.BrokerService/ProduceStream";
-const ALONE: &str = "/oncelog.v1.BrokerService/Produce";
 /// Calls that are unanswered on the stream; the broker reads no more. Others wait in the queue.
 const WINDOW: usize = 5;

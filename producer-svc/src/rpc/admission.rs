@@ -22,6 +22,7 @@ use tokio::{
 
 use super::stamp::{StampLimits, stamp};
 use crate::{
+    batch_limit::BatchLimit,
     broker_client::BrokerClient,
     buffer::Buffer,
     config::Settings,
@@ -39,7 +40,16 @@ pub(crate) struct Admission {
     inbox: mpsc::Sender<HandOver>,
     max_request_size: usize,
     max_block: Duration,
-    tracer: Tracer,
+    stamping: Stamping,
+}
+
+/// What traces do to requests.
+#[derive(Clone, Debug)]
+pub(crate) struct Stamping {
+    /// Records requests of a stream, each of which is in a trace of its own.
+    pub(crate) tracer: Tracer,
+    /// A context makes no record larger than the broker takes.
+    pub(crate) batch_limit: BatchLimit,
 }
 
 /// A request that is right in itself.
@@ -57,15 +67,15 @@ impl Admission {
         topics: Topics<BrokerClient>,
         buffer: Buffer,
         inbox: mpsc::Sender<HandOver>,
-        tracer: Tracer,
+        stamping: Stamping,
     ) -> Self {
         let (max_request_size, max_block) = (settings.max_request_size, settings.max_block);
-        Self { topics, buffer, inbox, max_request_size, max_block, tracer }
+        Self { topics, buffer, inbox, max_request_size, max_block, stamping }
     }
 
-    /// Records requests of a stream, each of which is in a trace of its own.
+    /// Records requests of a stream.
     pub(crate) fn tracer(&self) -> &Tracer {
-        &self.tracer
+        &self.stamping.tracer
     }
 
     /// Largest message of a caller: room for several records of the largest size, and at least gRPC's usual 4 MiB. A larger
@@ -77,8 +87,8 @@ impl Admission {
     /// Hands the records of a request over to the session, and tells where their outcomes will be told.
     ///
     /// # Errors
-    /// Nothing was handed over: the request is wrong, its caller may not write to its topic, its topic or partition does not exist, too much is waiting already, or
-    /// `max.block.ms` passed before the broker told its partitions or memory was free.
+    /// Nothing was handed over: the request is wrong, its caller may not write to its topic, its topic or partition does not
+    /// exist, too much is waiting already, or `max.block.ms` passed before the broker told its partitions or memory was free.
     pub(crate) async fn admit(
         &self,
         request: SendRequest,
@@ -131,11 +141,12 @@ impl Admission {
         Ok(Prepared { topic, count, records, reserved, traced: traced.into_iter().collect() })
     }
 
-    /// Puts the records of a request behind those of earlier ones of the same caller, to be handed over with them, if it goes to the
-    /// same topic, which the caller may write to, and need not wait for anything.
+    /// Puts the records of a request behind those of earlier ones of the same caller, to be handed over with them, if it goes to
+    /// the same topic, which the caller may write to, and need not wait for anything.
     ///
     /// # Errors
-    /// The request, as it came: it has to be prepared by itself, or there is something wrong with it.
+    /// The request: it has to be prepared by itself, or there is something wrong with it. Its records may have the context of
+    /// `trace` by then, which they get once.
     pub(crate) fn join(
         &self,
         earlier: &mut Prepared,
@@ -170,7 +181,8 @@ impl Admission {
 
     /// What a request of this `cost` may become by its trace.
     fn stamp_limits(&self, cost: usize) -> StampLimits {
-        StampLimits { record: self.max_request_size, cost, most: self.buffer.capacity() }
+        let record = self.max_request_size.min(self.stamping.batch_limit.get());
+        StampLimits { record, cost, most: self.buffer.capacity() }
     }
 
     /// Is nothing more let in?

@@ -1,8 +1,11 @@
 //! The trace context in the headers of records, where consumers look for it.
 //!
-//! Only that of a recorded span, and never in place of one that a record came with: that is its trace then, whoever sent it. It is put
-//! in before the records are encoded, so what is kept and what is sent again are the same bytes. A trace changes nothing about what is
-//! taken in: a record that would be too large with it goes without.
+//! Only that of a recorded span, and never in place of one that a record came with: that is its trace then, whoever sent it. It
+//! is put in before the records are encoded, so what is kept and what is sent again are the same bytes.
+//!
+//! A trace changes nothing about what is taken in: a record that would be too large with it goes without. Too large is what the
+//! service does not take, and what the broker does not, by what it said last: a batch of several records is split, but one of a
+//! single record is refused. Before compression, since nobody knows beforehand what that leaves.
 
 use bytes::Bytes;
 use oncelog_proto::{
@@ -17,7 +20,7 @@ use crate::session::record_cost;
 /// What records may become.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StampLimits {
-    /// Bytes of one as encoded.
+    /// Bytes of one as encoded, before compression.
     pub(super) record: usize,
     /// What all of them cost before.
     pub(super) cost: usize,

@@ -10,6 +10,7 @@
 //! caller that does not read its answers would pile up there; while it is reached no further request is read.
 
 use std::{
+    collections::VecDeque,
     future::poll_fn,
     iter, mem,
     pin::{Pin, pin},
@@ -33,6 +34,7 @@ use oncelog_proto::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_stream::Stream;
 use tonic::{Code, Status, Streaming};
+use tracing::Instrument;
 
 use super::{
     admission::Admission,
@@ -45,7 +47,7 @@ pub(super) fn serve(admission: Admission, rights: Rights, requests: Streaming<Se
     // Each request takes at least one record's room, and the end of the stream a place of its own.
     let (pending, queue) = mpsc::channel(MAX_RECORDS + 1);
     let intake = Intake { admission, rights, room: Arc::new(Semaphore::new(MAX_RECORDS)), pending, group: None };
-    tokio::spawn(intake.run(requests));
+    tokio::spawn(intake.run(requests).in_current_span());
     Answers { queue: InOrder::new(queue), told: None }
 }
 
@@ -72,7 +74,9 @@ struct Group {
 }
 
 /// The spans of some requests, each with the place of its request, in order. Empty, and without memory, if none is in a trace.
-type Spans = Vec<(usize, Span)>;
+/// Those that are left when it is dropped are of requests whose caller went away.
+#[derive(Debug, Default)]
+struct Spans(VecDeque<(usize, Span)>);
 
 /// The requests have ended, or nobody wants answers any more.
 struct Over;
@@ -112,7 +116,8 @@ impl Intake {
                     taken = self.take(request) => taken,
                     () = &mut unwanted => return,
                 },
-                // A message that cannot be decoded leaves nothing to read on from, and whoever is no longer known says nothing more.
+                // A message that cannot be decoded leaves nothing to read on from, and whoever is no longer known says nothing
+                // more.
                 Some(Err(status)) => self.end(Some(status)).await,
                 None => self.end(None).await,
             };
@@ -126,12 +131,13 @@ impl Intake {
         let SendStreamRequest { topic, partition, records, traceparent } = request;
         let span = self.span(&traceparent);
         if let Err((alone, span)) = self.join(SendRequest { topic, partition, records }, span) {
+            let (count, context) = (alone.records.len(), span.context());
+            let (counts, mut spans) = (vec![count], Spans::default());
+            // Before anything is waited for: its caller may go away meanwhile.
+            spans.keep(0, span);
             self.hand_over().await?;
-            let count = alone.records.len();
             let room = Arc::clone(&self.room).acquire_many_owned(share(count)).await.expect("the semaphore is never closed");
-            let prepared = self.admission.prepare(alone, &self.rights, span.context()).await;
-            let (counts, mut spans) = (vec![count], Spans::new());
-            keep(&mut spans, 0, span);
+            let prepared = self.admission.prepare(alone, &self.rights, context).await;
             match prepared {
                 Ok(prepared) => self.group = Some(Group { prepared, counts, spans, room }),
                 Err(fault) => self.tell(Err(fault), counts, spans, room).await?,
@@ -172,7 +178,7 @@ impl Intake {
         if let Err(request) = self.admission.join(&mut group.prepared, request, span.context()) {
             return Err((request, span));
         }
-        keep(&mut group.spans, group.counts.len(), span);
+        group.spans.keep(group.counts.len(), span);
         group.counts.push(count);
         group.room.merge(room);
         Ok(())
@@ -195,9 +201,37 @@ impl Intake {
     }
 }
 
-fn keep(spans: &mut Spans, place: usize, span: Span) {
-    if span.is_recorded() {
-        spans.push((place, span));
+impl Spans {
+    /// Of the request at `place`, if it is in a trace.
+    fn keep(&mut self, place: usize, span: Span) {
+        if span.is_recorded() {
+            self.0.push_back((place, span));
+        }
+    }
+
+    /// The request at `place`, and so every one before it, is answered.
+    fn end(&mut self, place: usize, status: Code) {
+        if let Some((its, span)) = self.0.front_mut()
+            && *its == place
+        {
+            end(span, status);
+            self.0.pop_front();
+        }
+    }
+}
+
+impl Drop for Spans {
+    /// Nobody heard the answers.
+    fn drop(&mut self) {
+        self.0.iter_mut().for_each(|(_, span)| end(span, Code::Cancelled));
+    }
+}
+
+/// Says what a request ended with.
+fn end(span: &mut Span, status: Code) {
+    span.set(names::RPC_STATUS, status_name(status));
+    if is_server_failure(status) {
+        span.fail(status_name(status));
     }
 }
 
@@ -230,7 +264,7 @@ struct Told {
     /// How many of the outcomes were answered.
     answered: usize,
     counts: iter::Enumerate<vec::IntoIter<usize>>,
-    spans: vec::IntoIter<(usize, Span)>,
+    spans: Spans,
     /// Kept until the transport has taken the last of the answers.
     _room: OwnedSemaphorePermit,
 }
@@ -245,7 +279,7 @@ impl Future for Pending {
             Err(fault) => Err(fault.clone()),
         };
         let room = this.room.split(this.room.num_permits()).expect("all of them are there");
-        let (counts, spans) = (mem::take(&mut this.counts).into_iter().enumerate(), mem::take(&mut this.spans).into_iter());
+        let (counts, spans) = (mem::take(&mut this.counts).into_iter().enumerate(), mem::take(&mut this.spans));
         Poll::Ready(Told { outcomes, answered: 0, counts, spans, _room: room })
     }
 }
@@ -262,26 +296,16 @@ impl Iterator for Told {
             Ok(outcomes) => outcome::sent(outcomes.as_ref().map(|outcomes| &outcomes[its]), count),
             Err(fault) => Err(Failure::not_taken_in(fault.clone(), count)),
         };
-        let outcome = match answer {
-            Ok(sent) => Outcome::Sent(sent),
-            Err(failure) => Outcome::Failed(failure.to_proto()),
+        let (outcome, status) = match answer {
+            Ok(sent) => (Outcome::Sent(sent), Code::Ok),
+            Err(failure) => {
+                let failure = failure.to_proto();
+                let status = Code::from_i32(failure.code);
+                (Outcome::Failed(failure), status)
+            }
         };
-        if self.spans.as_slice().first().is_some_and(|(its, _)| *its == place) {
-            self.spans.next().into_iter().for_each(|(_, span)| end(span, &outcome));
-        }
+        self.spans.end(place, status);
         Some(SendStreamResponse { outcome: Some(outcome) })
-    }
-}
-
-/// Ends the span of a request that was answered.
-fn end(mut span: Span, outcome: &Outcome) {
-    let status = match outcome {
-        Outcome::Sent(_) => Code::Ok,
-        Outcome::Failed(failure) => Code::from_i32(failure.code),
-    };
-    span.set(names::RPC_STATUS, status_name(status));
-    if is_server_failure(status) {
-        span.fail(status_name(status));
     }
 }
 
@@ -310,10 +334,62 @@ impl Stream for Answers {
     }
 }
 
-/// What a group takes of `buffer.memory` when nobody joins it any more: some hundred records of a hundred bytes. What company saves
-/// it has saved by then, and larger requests gain nothing by it.
+/// What a group takes of `buffer.memory` when nobody joins it any more: some hundred records of a hundred bytes. What company
+/// saves it has saved by then, and larger requests gain nothing by it.
 const GROUP_BYTES: usize = 32 << 10;
 /// What a request is called.
 const SEND_STREAM: &str = "oncelog.v1.ProducerService/SendStream";
 /// Records of one stream that are not answered yet. A request counts as one at least.
 const MAX_RECORDS: usize = 1 << 16;
+
+#[cfg(test)]
+mod tests {
+    use oncelog_edge::trace::Tracer;
+    use opentelemetry::trace::TracerProvider as _;
+    use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
+    use tokio_stream::StreamExt;
+
+    use super::*;
+
+    /// Requests that went on together, each in a trace of its own, and where their outcomes are told.
+    fn pending(tracer: &Tracer, requests: usize) -> (oneshot::Sender<Vec<RecordOutcome>>, Pending) {
+        let (tell, outcomes) = oneshot::channel();
+        let mut spans = Spans::default();
+        (0..requests).for_each(|place| spans.keep(place, tracer.serve(SEND_STREAM, None)));
+        let room = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("one");
+        (tell, Pending { outcomes: Ok(outcomes), counts: vec![1; requests], spans, room })
+    }
+
+    /// The statuses of the requests' spans, in the order in which they ended.
+    fn statuses(exporter: &InMemorySpanExporter) -> Vec<String> {
+        let status = |attributes: Vec<opentelemetry::KeyValue>| {
+            let said = attributes.into_iter().find(|said| said.key.as_str() == names::RPC_STATUS);
+            said.map_or_else(|| "none".to_owned(), |said| said.value.to_string())
+        };
+        exporter.get_finished_spans().expect("whole").into_iter().map(|span| status(span.attributes)).collect()
+    }
+
+    #[tokio::test]
+    async fn a_request_whose_answer_nobody_takes_is_cancelled_wherever_it_was() {
+        let exporter = InMemorySpanExporter::default();
+        let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
+        let tracer = Tracer::new(provider.tracer("test"));
+        let (waits, queue) = mpsc::channel(2);
+        let mut answers = Answers { queue: InOrder::new(queue), told: None };
+        // One request of three is answered, and another waits for its outcome, when the answers are dropped.
+        let (tell, three) = pending(&tracer, 3);
+        let (_told_never, one) = pending(&tracer, 1);
+        for pending in [three, one] {
+            waits.send(Ok(pending)).await.expect("there is room");
+        }
+        tell.send(vec![RecordOutcome::Unknown; 3]).expect("it is waited for");
+        answers.next().await.expect("an answer").expect("no status");
+        assert_eq!(statuses(&exporter), ["DEADLINE_EXCEEDED"]);
+        drop(answers);
+        assert_eq!(statuses(&exporter), ["DEADLINE_EXCEEDED", "CANCELLED", "CANCELLED", "CANCELLED"]);
+        // And one that is to be told when nobody is there any more.
+        let (_told_never, one) = pending(&tracer, 1);
+        assert!(waits.send(Ok(one)).await.is_err());
+        assert_eq!(statuses(&exporter)[4..], ["CANCELLED"]);
+    }
+}

@@ -1,9 +1,9 @@
 //! Who the session is to the broker: its producer id and epoch, and the `InitProducerId` calls that get them.
 //!
 //! Invariants: one call matters at a time; an epoch is learned from an `InitProducerId` answer and from nothing else (R9); an
-//! answer to a call that no longer matters is not heard. That is a recovery whose id was given up while it was out, because a late
-//! answer of the old epoch spoke of a conflict: then the call for a fresh id goes out beside it. It harms nobody. What it fences is
-//! an epoch that this process writes in no more.
+//! answer to a call that no longer matters is not heard. That is a recovery whose id was given up while it was out, because a
+//! late answer of the old epoch spoke of a conflict: then the call for a fresh id goes out beside it. It harms nobody. What it
+//! fences is an epoch that this process writes in no more.
 
 use std::{
     hash::{Hash, Hasher},

@@ -155,6 +155,11 @@ impl Session {
         self.sends.is_empty() && self.actions.is_empty()
     }
 
+    /// Largest batch that the broker takes, in bytes as sent; none as long as it has not said so.
+    pub(crate) fn max_batch_bytes(&self) -> Option<usize> {
+        self.max_batch_bytes
+    }
+
     /// What happened so far.
     pub fn counts(&self) -> Counts {
         self.counts

@@ -106,8 +106,8 @@ pub enum FailureKind {
     InDoubt,
     /// It was refused as a whole and always will be.
     Permanent,
-    /// Only of `Produce`: a message is larger than the one who got it takes (`OUT_OF_RANGE`). If that is the call, nothing of it was
-    /// looked at. If it is the answer, which this process refused by itself, the call was carried out.
+    /// Only of `Produce`: a message is larger than the one who got it takes (`OUT_OF_RANGE`). If that is the call, nothing of it
+    /// was looked at. If it is the answer, which this process refused by itself, the call was carried out.
     TooLarge,
     /// Only of `InitProducerId`: the producer id is not known (`NOT_FOUND`).
     UnknownProducer,
@@ -123,8 +123,8 @@ impl FailureKind {
         }
     }
 
-    /// What the status of an `InitProducerId` call means. There alone `NOT_FOUND` says that a producer id is unknown. The call itself
-    /// is never too large.
+    /// What the status of an `InitProducerId` call means. There alone `NOT_FOUND` says that a producer id is unknown. The call
+    /// itself is never too large.
     pub fn of_init(status: Code) -> Self {
         match status {
             Code::NotFound => Self::UnknownProducer,
