@@ -1,8 +1,8 @@
 // An idempotent producer: every record is in the log once and in order, whatever fails on the way.
 //
-// Each batch gets a tag, which is the producer's id and epoch and the sequence of its first record. A tag is for ever: a batch whose
-// outcome is not known is sent again, unchanged, and the broker recognises it. When sending again does not help, a recovery tells what
-// is in the log, and only what certainly is not gets a new tag. The numbers R1 to R13 are those of proto/RULES.md.
+// Each batch gets a tag, which is the producer's id and epoch and the sequence of its first record. A tag is for ever: a batch
+// whose outcome is not known is sent again, unchanged, and the broker recognises it. When sending again does not help, a recovery
+// tells what is in the log, and only what certainly is not gets a new tag. The numbers R1 to R13 are those of proto/RULES.md.
 
 #include <algorithm>
 #include <cmath>
@@ -180,12 +180,13 @@ class IdempotentProducer {
       default:
         return again(batch);
     }
-    const v1::BatchResult& result = call.response.results(0);
-    if (result.has_ack()) return batch.appended(result.ack().base_offset());
+    const auto result = call.response.results_size() > 0 ? call.response.results(0) : v1::BatchResult();
+    if (result.has_ack()) return acknowledge(batch, result.ack().base_offset());
+    if (!result.has_error()) return again(batch);
     const int64_t expected = result.error().expected_sequence();
     switch (result.error().code()) {
       case v1::ERROR_CODE_DUPLICATE_SEQUENCE_NUMBER:
-        return batch.appended(-1);
+        return acknowledge(batch, -1);
       case v1::ERROR_CODE_OUT_OF_ORDER_SEQUENCE_NUMBER:
         if (expected < call.floor) return recover();
         if (batch.base < expected && expected < batch.end()) return lose_id();  // somebody else writes with this id
@@ -203,6 +204,11 @@ class IdempotentProducer {
       default:
         return refuse(batch, result.error().message());
     }
+  }
+
+  void acknowledge(Batch& batch, int64_t offset) {
+    batch.appended(offset);
+    acknowledged_ = std::max(acknowledged_, batch.end());
   }
 
   void again(Batch& batch) { batch.due = Clock::now() + backoff(++batch.attempts); }
@@ -226,12 +232,11 @@ class IdempotentProducer {
     const auto mine = std::ranges::find_if(partitions, [this](auto& p) { return p.topic() == topic_ && p.partition() == partition_; });
     // R3: absent means that nothing of this epoch is there.
     const auto told = mine == partitions.end() ? v1::InitProducerIdResponse::Partition() : *mine;
-    if (told.next_sequence() < window_.front().base) {
+    if (told.next_sequence() < acknowledged_) {
       throw std::runtime_error("acknowledged records are gone from sequence " + std::to_string(told.next_sequence()) + " on");
     }
     if (told.next_sequence() > next_) return lose_id();
-    epoch_ = answer->producer_epoch();  // R9: the only place where an epoch is learned
-    next_ = 0;
+    begin(*answer);
     for (Batch& batch : window_) {
       if (batch.outcome != Outcome::kPending) continue;
       if (batch.end() <= told.next_sequence()) {
@@ -257,9 +262,14 @@ class IdempotentProducer {
   void fresh_id() {
     const auto answer = init({});
     if (!answer) throw std::runtime_error("the broker hands out no producer id");
-    id_ = answer->producer_id();
-    epoch_ = answer->producer_epoch();
-    next_ = 0;
+    begin(*answer);
+  }
+
+  // The only place where an epoch is learned (R9).
+  void begin(const v1::InitProducerIdResponse& answer) {
+    id_ = answer.producer_id();
+    epoch_ = answer.producer_epoch();
+    next_ = acknowledged_ = 0;
   }
 
   // Repeats the same question until it is answered. None: the id expired, or another process recovered it.
@@ -304,13 +314,14 @@ class IdempotentProducer {
   int64_t id_ = 0;
   int epoch_ = 0;
   int64_t next_ = 0;
+  int64_t acknowledged_ = 0;  // the highest end of a batch that was, in this epoch
   // R1: at most five tagged batches from the lowest unresolved one on, resolved ones in between included.
   std::deque<Batch> window_;
   std::vector<std::shared_ptr<Call>> calls_;
   std::shared_ptr<Answers> answers_ = std::make_shared<Answers>();
 };
 
-int main() {
+int main() try {
   const Assignment assignment("127.0.0.1:50051");
   IdempotentProducer producer(assignment.channel(), assignment.topic, 0, assignment.timeout);
   auto tens = assignment.tens();
@@ -337,4 +348,8 @@ int main() {
       }
     }
   });
+} catch (const std::exception& error) {
+  // Not ended by it: what was said is still written.
+  std::cerr << error.what() << "\n";
+  return 1;
 }

@@ -27,7 +27,10 @@ std::vector<std::string> outcomes(const v1::SendFailure& failure, size_t count) 
   for (const auto& outcome : failure.outcomes()) {
     for (int index = 0; index < outcome.count(); index++) {
       std::string& record = told.at(outcome.first_index() + index);
-      if (outcome.has_appended()) record = "appended " + std::to_string(outcome.appended().offset() + index);
+      if (outcome.has_appended()) {
+        const int64_t offset = outcome.appended().offset();  // -1: nobody knows where any of them is
+        record = "appended " + std::to_string(offset < 0 ? offset : offset + index);
+      }
       if (outcome.has_refused()) record = "refused " + outcome.refused().message();
     }
   }
@@ -36,8 +39,8 @@ std::vector<std::string> outcomes(const v1::SendFailure& failure, size_t count) 
 
 // The outcome of each record: "appended OFFSET", "refused WHY" or "unknown".
 //
-// A record whose outcome is unknown is in the log once or not at all. It is not sent again here, because that may make two of it. Give
-// records an id of your own, in the key or in a header, if a reader has to tell.
+// A record whose outcome is unknown is in the log once or not at all. It is not sent again here, because that may make two of it.
+// Give records an id of your own, in the key or in a header, if a reader has to tell.
 std::vector<std::string> send(v1::ProducerService::Stub& producer, const v1::SendRequest& request, std::chrono::milliseconds timeout) {
   const size_t count = request.records_size();
   for (int attempt = 1;; attempt++) {
@@ -61,7 +64,7 @@ std::vector<std::string> send(v1::ProducerService::Stub& producer, const v1::Sen
   }
 }
 
-int main() {
+int main() try {
   const Assignment assignment("127.0.0.1:50052");
   const auto producer = v1::ProducerService::NewStub(assignment.channel());
   int number = 0;
@@ -73,4 +76,8 @@ int main() {
       std::cout << number++ << " " << outcome << "\n";
     }
   }
+} catch (const std::exception& error) {
+  // Not ended by it: what was said is still written.
+  std::cerr << error.what() << "\n";
+  return 1;
 }

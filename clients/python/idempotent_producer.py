@@ -1,8 +1,8 @@
 """An idempotent producer: every record is in the log once and in order, whatever fails on the way.
 
 Each batch gets a tag, which is the producer's id and epoch and the sequence of its first record. A tag is for ever: a batch whose
-outcome is not known is sent again, unchanged, and the broker recognises it. When sending again does not help, a recovery tells what is
-in the log, and only what certainly is not gets a new tag. The numbers R1 to R13 are those of proto/RULES.md.
+outcome is not known is sent again, unchanged, and the broker recognises it. When sending again does not help, a recovery tells
+what is in the log, and only what certainly is not gets a new tag. The numbers R1 to R13 are those of proto/RULES.md.
 """
 
 import asyncio
@@ -52,6 +52,7 @@ class IdempotentProducer:
     def __init__(self, broker: BrokerServiceStub, topic: str, partition: int = 0, timeout: float = 5.0):
         self.broker, self.topic, self.partition, self.timeout = broker, topic, partition, timeout
         self.id, self.epoch, self.next = 0, 0, 0
+        self.acknowledged = 0  # the highest end of a batch that was, in this epoch
         self.token = secrets.token_hex(16)  # R13: of this process alone
         # R1: at most five tagged batches from the lowest unresolved one on, resolved ones in between included.
         self.window: deque[Batch] = deque()
@@ -60,26 +61,35 @@ class IdempotentProducer:
     async def write(self, batches: Iterable[Batch]) -> AsyncIterator[Batch]:
         """Yields the batches in their order, each when its outcome is known."""
         waiting = iter(batches)
-        await self._fresh_id()
-        while True:
-            while self.window and self.window[0].outcome:
-                yield self.window.popleft()
-            while len(self.window) < WINDOW and (batch := next(waiting, None)):
-                self.window.append(batch)
-                self._tag_and_send(batch)
-            if not self.window:
-                return
-            answered, _ = await asyncio.wait(self.calls, return_when=asyncio.FIRST_COMPLETED)
-            verdicts = [(self.calls.pop(call), call.result()) for call in answered]
-            if any(verdict is Verdict.SHARED for _, verdict in verdicts):
-                await self._lose_id()
-            elif any(verdict is Verdict.RECOVER for _, verdict in verdicts):
-                await self._recover()
-            else:
-                for batch, verdict in verdicts:
-                    if verdict is Verdict.AGAIN:
-                        batch.attempts += 1
-                        self._send(batch)
+        await self._begin_anew()
+        try:
+            while True:
+                while self.window and self.window[0].outcome:
+                    yield self.window.popleft()
+                while len(self.window) < WINDOW and (batch := next(waiting, None)):
+                    self.window.append(batch)
+                    self._tag_and_send(batch)
+                if not self.window:
+                    return
+                answered, _ = await asyncio.wait(self.calls, return_when=asyncio.FIRST_COMPLETED)
+                await self._hear([(self.calls.pop(call), call.result()) for call in answered])
+        finally:
+            await self._cancel_calls()
+
+    async def _hear(self, answered: list[tuple[Batch, Verdict]]) -> None:
+        verdicts = {verdict for _, verdict in answered}
+        for batch, verdict in answered:
+            if verdict is Verdict.RESOLVED:
+                self.acknowledged = max(self.acknowledged, batch.end)
+        if Verdict.SHARED in verdicts:
+            await self._lose_id()
+        elif Verdict.RECOVER in verdicts:
+            await self._recover()
+        else:
+            for batch, verdict in answered:
+                if verdict is Verdict.AGAIN:
+                    batch.attempts += 1
+                    self._send(batch)
 
     def _tag_and_send(self, batch: Batch) -> None:
         batch.base, batch.attempts = self.next, 0
@@ -97,28 +107,30 @@ class IdempotentProducer:
         tagged = v1.Batch(topic=self.topic, partition=self.partition, base_sequence=batch.base, records=batch.records)
         request = v1.ProduceRequest(producer_id=self.id, producer_epoch=self.epoch, batches=[tagged])
         try:
-            result = (await self.broker.Produce(request, timeout=self.timeout)).results[0]
+            answer = await self.broker.Produce(request, timeout=self.timeout)
         except grpc.aio.AioRpcError as error:
             if error.code() not in REFUSING_STATUS:
                 return Verdict.AGAIN
             batch.refusal = error.details() or error.code().name
             return Verdict.RECOVER
-        return judge(batch, floor, result)
+        return judge(batch, floor, answer.results[0]) if answer.results else Verdict.AGAIN
 
     async def _recover(self) -> None:
         """Fences all that is on its way, and learns what of it is in the log (R2, R8)."""
         await self._cancel_calls()
-        answer = await self._init(v1.InitProducerIdRequest(producer_id=self.id, producer_epoch=self.epoch, recovery_token=self.token))
+        question = v1.InitProducerIdRequest(producer_id=self.id, producer_epoch=self.epoch, recovery_token=self.token)
+        answer = await self._init(question)
         if answer is None:
             return await self._lose_id()
         mine = (p for p in answer.partitions if (p.topic, p.partition) == (self.topic, self.partition))
         told = next(mine, v1.InitProducerIdResponse.Partition())  # R3: absent means that nothing of this epoch is there
-        if told.next_sequence < self.window[0].base:
-            raise RuntimeError(f"acknowledged records are gone: {self.topic}/{self.partition} from sequence {told.next_sequence} on")
+        if told.next_sequence < self.acknowledged:
+            where = f"{self.topic}/{self.partition} from sequence {told.next_sequence} on"
+            raise RuntimeError(f"acknowledged records are gone: {where}")
         if told.next_sequence > self.next:
             return await self._lose_id()
         offsets = {entry.base_sequence: entry.base_offset for entry in told.window}
-        self.epoch, self.next = answer.producer_epoch, 0  # R9: the only place where an epoch is learned
+        self._begin(answer)
         for batch in [batch for batch in self.window if not batch.outcome]:
             if batch.end <= told.next_sequence:
                 batch.outcome = f"appended {offsets.get(batch.base, -1)}"
@@ -132,11 +144,17 @@ class IdempotentProducer:
         await self._cancel_calls()
         for batch in self.window:
             batch.outcome = batch.outcome or "unknown"
-        await self._fresh_id()
+        await self._begin_anew()
 
-    async def _fresh_id(self) -> None:
+    async def _begin_anew(self) -> None:
         answer = await self._init(v1.InitProducerIdRequest())
-        self.id, self.epoch, self.next = answer.producer_id, answer.producer_epoch, 0
+        if answer is None:
+            raise RuntimeError("the broker hands out no producer id")
+        self._begin(answer)
+
+    def _begin(self, answer: v1.InitProducerIdResponse) -> None:
+        """R9: the only place where an epoch is learned."""
+        self.id, self.epoch, self.next, self.acknowledged = answer.producer_id, answer.producer_epoch, 0, 0
 
     async def _init(self, request: v1.InitProducerIdRequest) -> v1.InitProducerIdResponse | None:
         """Repeats the same question until it is answered. None: the id expired, or another process recovered it."""
@@ -146,9 +164,10 @@ class IdempotentProducer:
                 # A producer that writes to one partition gets its answer in one page.
                 return await self.broker.InitProducerId(request, timeout=self.timeout)
             except grpc.aio.AioRpcError as error:
-                is_lost = error.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION)
-                if is_lost and request.HasField("producer_id"):
+                if error.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION):
                     return None
+                if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
+                    raise
             attempts += 1
             await asyncio.sleep(backoff(attempts))
 
@@ -163,6 +182,8 @@ def judge(batch: Batch, floor: int, result: v1.BatchResult) -> Verdict:
     if result.HasField("ack"):
         batch.outcome = f"appended {result.ack.base_offset}"
         return Verdict.RESOLVED
+    if not result.HasField("error"):
+        return Verdict.AGAIN  # it says nothing
     error = result.error
     match error.code:
         case v1.ERROR_CODE_DUPLICATE_SEQUENCE_NUMBER:
@@ -186,7 +207,7 @@ def judge(batch: Batch, floor: int, result: v1.BatchResult) -> Verdict:
 
 def backoff(attempts: int) -> float:
     """Seconds: 0.1, doubled each time, up to 1; with 20 % jitter."""
-    return min(1.0, 0.05 * 2**attempts) * random.uniform(0.8, 1.2)
+    return min(1.0, 0.05 * 2 ** min(attempts, 5)) * random.uniform(0.8, 1.2)
 
 
 async def main() -> None:

@@ -16,8 +16,8 @@ HARMLESS = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED}
 def send(producer: ProducerServiceStub, topic: str, records: list[broker_pb2.Record], timeout: float) -> list[str]:
     """The outcome of each record: "appended OFFSET", "refused WHY" or "unknown".
 
-    A record whose outcome is unknown is in the log once or not at all. It is not sent again here, because that may make two of it.
-    Give records an id of your own, in the key or in a header, if a reader has to tell.
+    A record whose outcome is unknown is in the log once or not at all. It is not sent again here, because that may make two of
+    it. Give records an id of your own, in the key or in a header, if a reader has to tell.
     """
     request = v1.SendRequest(topic=topic, records=records)
     for attempt in range(1, ATTEMPTS + 1):
@@ -49,7 +49,9 @@ def outcomes(failure: v1.SendFailure, count: int) -> list[str]:
     for outcome in failure.outcomes:
         for index in range(outcome.count):
             if outcome.HasField("appended"):
-                told[outcome.first_index + index] = f"appended {outcome.appended.offset + index}"
+                # -1: nobody knows where any of them is.
+                offset = outcome.appended.offset
+                told[outcome.first_index + index] = f"appended {offset + index if offset >= 0 else offset}"
             elif outcome.HasField("refused"):
                 told[outcome.first_index + index] = f"refused {outcome.refused.message}"
     return told

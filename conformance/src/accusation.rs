@@ -25,6 +25,8 @@ pub(crate) enum Duty {
     Token,
     /// A recovery has a reason.
     Recovery,
+    /// Acknowledged records that are said to be gone are not passed over.
+    Alarm,
     /// A `Send` has a deadline.
     Deadline,
     /// A request can be read and has what it needs.
@@ -52,6 +54,7 @@ impl fmt::Display for Duty {
             Self::Refused => "refused (R5)",
             Self::Token => "token (R13)",
             Self::Recovery => "recovery",
+            Self::Alarm => "alarm",
             Self::Deadline => "deadline",
             Self::Request => "request",
             Self::Claim => "claim",

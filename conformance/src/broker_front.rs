@@ -5,7 +5,6 @@
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use oncelog_proto::{
@@ -18,13 +17,13 @@ use oncelog_proto::{
     },
 };
 use oncelog_verify::wire;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_stream::Empty;
 use tonic::{Request, Response, Status, Streaming, transport::Channel};
 
 use crate::{
     command::Commands,
-    producing::{Call, Producing},
+    producing::{Call, NEWS, Producing},
     script::{Fault, Script, Way},
     way::UnderWay,
 };
@@ -35,6 +34,7 @@ pub(crate) struct BrokerFront {
     broker: BrokerServiceClient<Channel>,
     commands: Commands,
     under_way: UnderWay,
+    began: Instant,
     state: Arc<Mutex<State>>,
 }
 
@@ -51,7 +51,7 @@ impl BrokerFront {
     pub(crate) fn new(broker: Channel, commands: Commands, script: Script) -> Self {
         let state = State { script, producing: Producing::default(), fenced: HashSet::new(), forgotten: HashSet::new() };
         let broker = BrokerServiceClient::new(broker).max_decoding_message_size(usize::MAX);
-        Self { broker, commands, under_way: UnderWay::default(), state: Arc::new(Mutex::new(state)) }
+        Self { broker, commands, under_way: UnderWay::default(), began: Instant::now(), state: Arc::new(Mutex::new(state)) }
     }
 
     /// Never held while anything is waited for.
@@ -89,7 +89,8 @@ impl BrokerFront {
                 }
                 Fault::TakeOver => self.take_over(id, request.producer_epoch).await,
                 Fault::Kill => self.commands.kill().await,
-                Fault::InPart => unreachable!("a script for Send"),
+                Fault::NoResult | Fault::NoOutcome => {}
+                Fault::InPart(_) | Fault::TellLess => unreachable!("{fault:?} is no fault of Produce"),
             }
         }
         let state = self.state();
@@ -163,15 +164,16 @@ impl BrokerService for BrokerFront {
         let faults = {
             let mut state = self.state();
             if request.page_token.is_empty() {
-                state.producing.init_called(&request);
+                state.producing.init_called(&request, self.began.elapsed());
             }
             state.script.init()
         };
-        let mut way = None;
+        let (mut way, mut tells_less) = (None, false);
         for fault in faults {
             match fault {
                 Fault::Way(it) => way = Some(it),
                 Fault::Kill => self.commands.kill().await,
+                Fault::TellLess => tells_less = true,
                 other => unreachable!("{other:?} is no fault of InitProducerId"),
             }
         }
@@ -183,7 +185,10 @@ impl BrokerService for BrokerFront {
             }
             broker.init_producer_id(forwarded).await.map(Response::into_inner).map_err(said)
         };
-        let answer = self.under_way.take(way, call).await;
+        let mut answer = self.under_way.take(way, call).await;
+        if tells_less && let Ok(page) = &mut answer {
+            self.state().producing.leave_out_acknowledged(&request, page);
+        }
         let told = match &answer {
             Ok(page) => wire::init(std::slice::from_ref(page)),
             Err(status) => wire::init_failed(status),
@@ -209,8 +214,11 @@ impl BrokerService for BrokerFront {
                 None => broker.produce(forwarded).await.map(Response::into_inner).map_err(said),
             }
         };
-        let answer = self.under_way.take(way, carry_out).await;
-        self.state().producing.answered(call, &request, &answer);
+        let mut answer = self.under_way.take(way, carry_out).await;
+        if let (Some(results), Ok(response)) = (emptied(&faults, &request), &mut answer) {
+            response.results = results;
+        }
+        self.state().producing.answered(call, &request, &answer, self.began.elapsed());
         drop(arrived);
         answer.map(Response::new)
     }
@@ -250,6 +258,15 @@ impl BrokerService for BrokerFront {
     }
 }
 
+/// The results of an answer that says nothing, if the script wants one.
+fn emptied(faults: &[Fault], request: &ProduceRequest) -> Option<Vec<BatchResult>> {
+    faults.iter().find_map(|fault| match fault {
+        Fault::NoResult => Some(Vec::new()),
+        Fault::NoOutcome => Some(vec![BatchResult::default(); request.batches.len()]),
+        _ => None,
+    })
+}
+
 /// A status of the service behind, without what belonged to its connection.
 pub(crate) fn said(status: Status) -> Status {
     Status::with_details(status.code(), status.message(), status.details().to_vec().into())
@@ -259,6 +276,4 @@ fn not_here() -> Status {
     Status::unimplemented("the conformance suite does not offer this")
 }
 
-/// How long the news of a cancelled call may take.
-const NEWS: Duration = Duration::from_millis(100);
 const WHY: &str = "the conformance suite wants it so";

@@ -65,11 +65,11 @@ pub(crate) enum Claim {
     Unknown,
 }
 
-/// Reads what a program wrote to stdout: one line for each record, in any order.
+/// Reads what a program wrote to stdout: one line for each record, in any order. None: it said nothing of this one.
 ///
 /// # Errors
-/// A line is none of these, or a record has none or two.
-pub(crate) fn claims(stdout: &str, records: u32) -> anyhow::Result<Vec<Claim>> {
+/// A line is none of these, or a record has two.
+pub(crate) fn claims(stdout: &str, records: u32) -> anyhow::Result<Vec<Option<Claim>>> {
     let mut claims = vec![None; records as usize];
     for line in stdout.lines() {
         let (number, claim) = claim(line).with_context(|| format!("stdout says {line:?}"))?;
@@ -77,12 +77,19 @@ pub(crate) fn claims(stdout: &str, records: u32) -> anyhow::Result<Vec<Claim>> {
         let slot = slot.with_context(|| format!("stdout says {line:?}; records go from 0 to {}", records.saturating_sub(1)))?;
         ensure!(slot.replace(claim).is_none(), "stdout says {line:?}, and speaks of record {number} elsewhere as well");
     }
+    Ok(claims)
+}
+
+/// There is a claim for each record.
+///
+/// # Errors
+/// There is not.
+pub(crate) fn is_complete(claims: &[Option<Claim>]) -> anyhow::Result<()> {
     let missing = claims.iter().filter(|claim| claim.is_none()).count();
     let first = claims.iter().position(Option::is_none).unwrap_or(0);
-    claims
-        .into_iter()
-        .collect::<Option<_>>()
-        .with_context(|| format!("stdout says nothing of {missing} of the {records} records, of which the first is {first}"))
+    let records = claims.len();
+    ensure!(missing == 0, "stdout says nothing of {missing} of the {records} records, of which the first is {first}");
+    Ok(())
 }
 
 fn claim(line: &str) -> anyhow::Result<(u32, Claim)> {
@@ -119,7 +126,8 @@ mod tests {
     #[test]
     fn each_record_has_one_line() {
         let all = claims("2 unknown\n0 appended 7\n1 refused too large\n", 3).expect("a line for each");
-        assert_eq!(all, [Claim::Appended(7), Claim::Refused, Claim::Unknown]);
+        assert_eq!(all, [Claim::Appended(7), Claim::Refused, Claim::Unknown].map(Some));
+        is_complete(&all).expect("a line for each");
         for (wrong, why) in [
             ("0 unknown", "nothing of 2 of the 3 records, of which the first is 1"),
             ("0 unknown\n0 unknown", "elsewhere as well"),
@@ -128,7 +136,7 @@ mod tests {
             ("done", "a line is"),
             ("x unknown", "the number of a record"),
         ] {
-            let error = format!("{:#}", claims(wrong, 3).expect_err(wrong));
+            let error = format!("{:#}", claims(wrong, 3).and_then(|claims| is_complete(&claims)).expect_err(wrong));
             assert!(error.contains(why), "{wrong:?}: {error}");
         }
     }

@@ -12,6 +12,7 @@
 //! | [`verdict`] | what it says, against what is in the log |
 //! | [`accusation`] | what it is blamed for |
 //! | [`suite`], [`mod@run`], [`command`] | all runs of a program; one of them; who kills the services |
+//! | [`written`] | what a program writes to stdout and stderr |
 //! | [`through_producer_svc`] | producer-svc as a program like any other |
 //! | [`wrong`], [`self_check`] | programs that are wrong on purpose, and whether they are accused |
 
@@ -30,12 +31,13 @@ mod suite;
 mod through_producer_svc;
 mod verdict;
 mod way;
+mod written;
 mod wrong;
 
 use std::{
-    env,
+    env, fmt,
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
@@ -52,7 +54,8 @@ use crate::{
     wrong::{ProducerDefect, SenderDefect},
 };
 
-/// Judges a client of oncelog. Exit status: 0 it conforms, 1 it does not, 2 wrong usage.
+/// Judges a client of oncelog. Exit status: 0 it conforms, 1 it does not, 2 wrong usage, 3 it could not be judged: the services
+/// or the program cannot be started.
 #[derive(Debug, Parser)]
 #[command(name = "oncelog-conformance", version)]
 struct Args {
@@ -107,7 +110,7 @@ async fn main() -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("oncelog-conformance: {error:#}");
-            ExitCode::FAILURE
+            ExitCode::from(if error.is::<NoScenario>() { USAGE } else { NOT_JUDGED })
         }
     }
 }
@@ -124,12 +127,24 @@ async fn run(args: Args) -> anyhow::Result<bool> {
         What::ThroughProducerSvc => {
             let directory = tempfile::tempdir()?;
             let program = Program::new(services.join("producer-svc"));
-            tell_claims(&through_producer_svc::run(&Assignment::from_environment()?, &program, directory.path()).await?)
+            let (assignment, mut claims) = (Assignment::from_environment()?, Vec::new());
+            let ended = through_producer_svc::run(&assignment, &program, directory.path(), &mut claims).await;
+            tell_claims(&claims)?;
+            ended.map(|()| true)
         }
-        What::WrongProducer { defect } => tell_claims(&wrong::produce(&Assignment::from_environment()?, defect).await?),
-        What::WrongSender { defect } => tell_claims(&wrong::send(&Assignment::from_environment()?, defect).await?),
-        What::Producer(program) => judge(Suite::start(&services, patience).await?, Role::Producer, &program).await,
-        What::Sender(program) => judge(Suite::start(&services, patience).await?, Role::Sender, &program).await,
+        What::WrongProducer { defect } => {
+            let (assignment, mut claims) = (Assignment::from_environment()?, Vec::new());
+            let ended = wrong::produce(&assignment, defect, &mut claims).await;
+            tell_claims(&claims)?;
+            ended.map(|()| true)
+        }
+        What::WrongSender { defect } => {
+            let claims = wrong::send(&Assignment::from_environment()?, defect).await?;
+            tell_claims(&claims.into_iter().map(Some).collect::<Vec<_>>())?;
+            Ok(true)
+        }
+        What::Producer(program) => judge(&services, patience, Role::Producer, &program).await,
+        What::Sender(program) => judge(&services, patience, Role::Sender, &program).await,
         What::SelfCheck => {
             let mut suite = Suite::start(&services, patience).await?;
             let is_right = self_check::run(&mut suite, this).await?;
@@ -139,12 +154,13 @@ async fn run(args: Args) -> anyhow::Result<bool> {
     }
 }
 
-async fn judge(mut suite: Suite, role: Role, program: &Chosen) -> anyhow::Result<bool> {
+async fn judge(services: &Path, patience: Duration, role: Role, program: &Chosen) -> anyhow::Result<bool> {
     let Chosen { only, command } = program;
     for name in only {
         let is_known = scenarios(role).iter().any(|scenario| scenario.name == name);
-        ensure!(is_known, "there is no scenario {name:?}; `oncelog-conformance list` tells all");
+        ensure!(is_known, NoScenario(name.clone()));
     }
+    let mut suite = Suite::start(services, patience).await?;
     let is_chosen = |scenario: &&Scenario| only.is_empty() || only.iter().any(|name| name == scenario.name);
     let (mut all, mut failed) = (0, 0);
     suite
@@ -165,7 +181,7 @@ async fn judge(mut suite: Suite, role: Role, program: &Chosen) -> anyhow::Result
 
 fn tell(scenario: &Scenario, ran: &Ran) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    let count = |is_it: fn(&Claim) -> bool| ran.claims.iter().filter(|claim| is_it(claim)).count();
+    let count = |is_it: fn(&Claim) -> bool| ran.claims.iter().flatten().filter(|claim| is_it(claim)).count();
     let is_well = ran.accusations.is_empty();
     writeln!(
         out,
@@ -213,17 +229,33 @@ fn defects<Defect: ValueEnum>(program: &str, out: &mut impl Write) -> anyhow::Re
     Ok(())
 }
 
-fn tell_claims(claims: &[Claim]) -> anyhow::Result<bool> {
+fn tell_claims(claims: &[Option<Claim>]) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     for (number, claim) in claims.iter().enumerate() {
         match claim {
-            Claim::Appended(offset) => writeln!(out, "{number} appended {offset}")?,
-            Claim::Refused => writeln!(out, "{number} refused")?,
-            Claim::Unknown => writeln!(out, "{number} unknown")?,
+            None => {}
+            Some(Claim::Appended(offset)) => writeln!(out, "{number} appended {offset}")?,
+            Some(Claim::Refused) => writeln!(out, "{number} refused")?,
+            Some(Claim::Unknown) => writeln!(out, "{number} unknown")?,
         }
     }
-    Ok(true)
+    Ok(())
 }
 
+/// Named on the command line, and there is none.
+#[derive(Debug)]
+struct NoScenario(String);
+
+impl fmt::Display for NoScenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "there is no scenario {:?}; `oncelog-conformance list` tells all", self.0)
+    }
+}
+
+impl std::error::Error for NoScenario {}
+
+/// The status of wrong usage, which is also that of the command line's parser.
+const USAGE: u8 = 2;
+const NOT_JUDGED: u8 = 3;
 /// Of the program's stderr.
 const LINES_SHOWN: usize = 20;

@@ -1,4 +1,5 @@
-//! A `ProducerService` that stands in front of the real one: forwards what arrives, fails as the script says, and tells the judge.
+//! A `ProducerService` that stands in front of the real one: forwards what arrives, fails as the script says, and tells the
+//! judge.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,7 +21,7 @@ use tonic_types::pb;
 use crate::{
     broker_front::said,
     command::Commands,
-    script::{Fault, Script, Way},
+    script::{Fault, Script, Way, Where},
     sending::Sending,
     way::UnderWay,
 };
@@ -61,7 +62,7 @@ impl ProducerFront {
 #[derive(Clone, Copy, Debug)]
 enum Treatment {
     Whole,
-    InPart,
+    InPart(Where),
     /// None of its records is taken, and the failure says so.
     Refused(ErrorCode),
     /// It fails, and nobody says of what.
@@ -75,13 +76,14 @@ impl Treatment {
             Self::Whole => producer.send(request).await.map(Response::into_inner).map_err(said),
             Self::Failed(code) => Err(Refusal::new(code, WHY).to_status()),
             Self::Refused(code) => Err(failure(code.grpc_code(), vec![refused(0, count, code)], count)),
-            Self::InPart => {
+            Self::InPart(told) => {
                 let half = count / 2;
                 let first = SendRequest { records: request.records[..half].to_vec(), ..request };
                 let sent = producer.send(first).await.map_err(said)?.into_inner();
                 let mut outcomes = Vec::new();
                 if let Some(first) = sent.records.first() {
-                    let fate = Appended { partition: first.partition, offset: first.offset, append_time: first.append_time };
+                    let offset = if told == Where::Told { first.offset } else { -1 };
+                    let fate = Appended { partition: first.partition, offset, append_time: first.append_time };
                     outcomes.push(Outcome { first_index: 0, count: number(half), outcome: Some(Fate::Appended(fate)) });
                 }
                 outcomes.push(refused(half, 1, ErrorCode::InvalidRecord));
@@ -108,9 +110,9 @@ impl ProducerService for ProducerFront {
                 Fault::Way(it) => way = Some(it),
                 Fault::Refuse(code) => treatment = Treatment::Refused(code),
                 Fault::Fail(code) => treatment = Treatment::Failed(code),
-                Fault::InPart => treatment = Treatment::InPart,
+                Fault::InPart(told) => treatment = Treatment::InPart(told),
                 Fault::Kill => self.commands.kill().await,
-                Fault::Fence | Fault::TakeOver | Fault::Forget => unreachable!("a script for Produce"),
+                other => unreachable!("{other:?} is no fault of Send"),
             }
         }
         let answer = self.under_way.take(way, treatment.carry_out(self.producer.clone(), request)).await;

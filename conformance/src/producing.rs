@@ -1,14 +1,17 @@
-//! Judges a program that is an idempotent producer, by the calls that arrive and the answers that leave. Pure: the service in front
-//! of the broker tells what it sees.
+//! Judges a program that is an idempotent producer, by the calls that arrive and the answers that leave. Pure: the service in
+//! front of the broker tells what it sees.
 //!
-//! An answer counts from the moment it leaves. The program hears it later, or never if it has given up the call, so what it may do
-//! because of an answer is allowed at once, and nothing is demanded of it because of one that it may not have heard.
+//! An answer counts from the moment it leaves. The program hears it later, or never if it has given up the call, so what it may
+//! do because of an answer is allowed at once, and nothing is demanded of it because of one that it may not have heard.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    time::Duration,
+};
 
 use oncelog_proto::{
     ErrorCode, Fault, PackedBatch,
-    v1::{Batch, InitProducerIdRequest, ProduceRequest, ProduceResponse, batch_result},
+    v1::{Batch, InitProducerIdRequest, InitProducerIdResponse, ProduceRequest, ProduceResponse, batch_result},
 };
 use oncelog_verify::{
     history::{InitAnswer, Partition, ProduceAnswer, Producer, Tag},
@@ -33,6 +36,9 @@ pub(crate) struct Producing {
     recovered: HashMap<Producer, HashMap<Partition, i64>>,
     /// The program was told that these ids cannot be recovered, or are shared.
     lost: HashSet<i64>,
+    /// Since when the program may listen to no answer of these any more: it recovers them, or was told that they are shared.
+    /// Counted from the begin of the run, as all times here.
+    deaf: HashMap<Producer, Duration>,
     tokens: HashMap<Producer, String>,
     lanes: HashMap<(Producer, Partition), Lane>,
     /// Under which tags each record was sent.
@@ -56,12 +62,16 @@ struct Lane {
     batches: BTreeMap<i64, Sent>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Sent {
     count: u32,
     checksum: u32,
     is_resolved: bool,
     is_refused: bool,
+    /// When an acknowledgement left, to a call that was still open.
+    acknowledged: Option<Duration>,
+    /// That, or a recovery, told its offset.
+    is_placed: bool,
 }
 
 /// What a `Produce` carries for one partition.
@@ -86,7 +96,7 @@ pub(crate) struct Counts {
 
 impl Producing {
     /// An `InitProducerId` has arrived.
-    pub(crate) fn init_called(&mut self, request: &InitProducerIdRequest) {
+    pub(crate) fn init_called(&mut self, request: &InitProducerIdRequest, now: Duration) {
         let Some(producer) = recovers(request) else {
             if let Some(id) = self.heard.iter().find(|id| !self.lost.contains(id)) {
                 let what = format!("asked for a fresh id, though producer {id} may be recovered: what is in doubt stays so");
@@ -94,6 +104,7 @@ impl Producing {
             }
             return;
         };
+        self.deaf.entry(producer).or_insert(now);
         let Producer { id, epoch } = producer;
         if !self.granted.contains(&producer) {
             let what = format!("recovers producer {id} epoch {epoch}, which no InitProducerId had told it");
@@ -117,6 +128,14 @@ impl Producing {
             (InitAnswer::Granted { producer, fenced }, recovers) => {
                 self.granted.insert(producer);
                 if let Some(fenced_epoch) = recovers {
+                    for told in &fenced {
+                        let Some(lane) = self.lanes.get_mut(&(fenced_epoch, told.partition.clone())) else { continue };
+                        for entry in told.window.iter().filter(|entry| entry.place.offset >= 0) {
+                            if let Some(sent) = lane.batches.get_mut(&entry.base_sequence) {
+                                sent.is_placed = true;
+                            }
+                        }
+                    }
                     let told = fenced.into_iter().map(|told| (told.partition, told.next_sequence));
                     self.recovered.entry(fenced_epoch).or_default().extend(told);
                 }
@@ -125,6 +144,18 @@ impl Producing {
                 self.lost.insert(producer.id);
             }
             _ => {}
+        }
+    }
+
+    /// Takes the last batch that was acknowledged, and all behind it, out of a recovery's answer: as if the log had lost them.
+    pub(crate) fn leave_out_acknowledged(&self, request: &InitProducerIdRequest, answer: &mut InitProducerIdResponse) {
+        let Some(fenced) = recovers(request) else { return };
+        for told in &mut answer.partitions {
+            let Some(lane) = self.lanes.get(&(fenced, Partition::new(&told.topic, told.partition))) else { continue };
+            if let Some((base, _)) = lane.batches.iter().rfind(|(_, sent)| sent.acknowledged.is_some()) {
+                told.next_sequence = told.next_sequence.min(*base);
+                told.window.retain(|entry| entry.base_sequence < *base);
+            }
         }
     }
 
@@ -179,7 +210,7 @@ impl Producing {
             let what = format!("{batch} is a new batch of {count} records, and overlaps the one of sequence {other}");
             self.accusations.accuse(Duty::Sequence, what);
         }
-        lane.batches.insert(base, Sent { count: *count, checksum: *checksum, is_resolved: false, is_refused: false });
+        lane.batches.insert(base, Sent { count: *count, checksum: *checksum, ..Sent::default() });
         let span = lane.batches.values().skip_while(|sent| sent.is_resolved).count();
         if span > WINDOW {
             let what = format!("{batch} is the {span}th batch from the lowest unresolved one on; {WINDOW} are allowed");
@@ -228,7 +259,13 @@ impl Producing {
     }
 
     /// A call's answer leaves.
-    pub(crate) fn answered(&mut self, call: Call, request: &ProduceRequest, answer: &Result<ProduceResponse, Status>) {
+    pub(crate) fn answered(
+        &mut self,
+        call: Call,
+        request: &ProduceRequest,
+        answer: &Result<ProduceResponse, Status>,
+        now: Duration,
+    ) {
         let is_heard = self.open.remove(&call);
         let results = answer.as_ref().map_or(&[][..], |response| response.results.as_slice());
         for (index, batch) in request.batches.iter().enumerate() {
@@ -240,9 +277,17 @@ impl Producing {
                         _ => None,
                     };
                     match wire::produce(result) {
-                        ProduceAnswer::Acknowledged { .. } | ProduceAnswer::DuplicateBelowWindow => self.resolve(&carried),
+                        ProduceAnswer::Acknowledged { place, .. } => {
+                            self.resolve(&carried);
+                            if let Some(sent) = self.sent(&carried).filter(|_| is_heard) {
+                                sent.acknowledged.get_or_insert(now);
+                                sent.is_placed |= place.offset >= 0;
+                            }
+                        }
+                        ProduceAnswer::DuplicateBelowWindow => self.resolve(&carried),
                         ProduceAnswer::Conflict => {
                             self.lost.insert(carried.tag.producer.id);
+                            self.deaf.entry(carried.tag.producer).or_insert(now);
                         }
                         _ => {}
                     }
@@ -281,14 +326,38 @@ impl Producing {
         }
     }
 
-    /// The run is over; the program says this of each record.
-    pub(crate) fn claimed(&mut self, claims: &[Claim]) {
+    /// The run is over; the program says this of each record. None: it failed, and said nothing of this one.
+    pub(crate) fn claimed(&mut self, claims: &[Option<Claim>]) {
         self.judge_gaps();
         let mut on_their_way = WINDOW * self.largest * self.lost.len();
+        // It may tell of records in their order, so it owes nothing behind one that is in doubt.
+        let mut owes = true;
         for (number, claim) in (0..).zip(claims) {
+            let is_acknowledged = self.is_acknowledged(number);
+            owes &= is_acknowledged;
+            let Some(claim) = claim else {
+                if owes {
+                    let what =
+                        format!("record {number} was acknowledged, as all before it, and the program failed without saying so");
+                    self.accusations.accuse(Duty::Claim, what);
+                }
+                continue;
+            };
             match claim {
-                // What is in the log tells.
-                Claim::Appended(_) => {}
+                // Where it is, and how often, the log tells.
+                Claim::Appended(offset) => {
+                    if !self.is_told(number) {
+                        let what = format!("record {number} is said to be in the log; no answer told it so");
+                        self.accusations.accuse(Duty::Claim, what);
+                    } else if *offset < 0 && self.copies_of(number).any(|(_, sent)| sent.is_placed) {
+                        let what = format!("record {number} is said to be in the log, nobody knows where; an answer told where");
+                        self.accusations.accuse(Duty::Claim, what);
+                    }
+                }
+                Claim::Unknown if is_acknowledged => {
+                    let what = format!("record {number} is said to be unknown; it was acknowledged, and that never changes");
+                    self.accusations.accuse(Duty::Claim, what);
+                }
                 Claim::Refused if self.refused.contains(&number) => {}
                 Claim::Refused => {
                     self.accusations.accuse(Duty::Claim, format!("record {number} is said to be refused; nobody had refused it"));
@@ -307,6 +376,34 @@ impl Producing {
                 }
             }
         }
+    }
+
+    /// The batches that carry a record, and whose they are.
+    fn copies_of(&self, number: u32) -> impl Iterator<Item = (Producer, &Sent)> {
+        let copies = self.copies.get(&number).into_iter().flatten();
+        copies.filter_map(|(tag, partition)| {
+            let lane = self.lanes.get(&(tag.producer, partition.clone()))?;
+            lane.batch(tag.base_sequence).map(|sent| (tag.producer, sent))
+        })
+    }
+
+    /// An answer told that the record is in the log: an acknowledgement, or a recovery.
+    fn is_told(&self, number: u32) -> bool {
+        let mut copies = self.copies.get(&number).into_iter().flatten();
+        self.copies_of(number).any(|(_, sent)| sent.is_resolved)
+            || copies.any(|(tag, partition)| {
+                let next = self.recovered.get(&tag.producer).and_then(|told| told.get(partition));
+                next.is_some_and(|next| tag.base_sequence < *next)
+            })
+    }
+
+    /// Certainly heard: the acknowledgement left some time before the program may have stopped listening. Who hears that its
+    /// epoch is fenced gives its calls up, and with them the answers that come just then.
+    fn is_acknowledged(&self, number: u32) -> bool {
+        self.copies_of(number).any(|(producer, sent)| {
+            let is_heard = |left: Duration| self.deaf.get(&producer).is_none_or(|deaf| left + NEWS <= *deaf);
+            sent.acknowledged.is_some_and(is_heard)
+        })
     }
 
     /// An epoch that is given up may have gaps: its calls were cancelled, some before they were on their way.
@@ -339,6 +436,11 @@ impl Lane {
     fn overlapped(&self, base: i64, count: u32) -> Option<i64> {
         let (other, sent) = self.batches.range(..base + i64::from(count)).next_back()?;
         (other + i64::from(sent.count) > base).then_some(*other)
+    }
+
+    /// The batch with this sequence.
+    fn batch(&self, sequence: i64) -> Option<&Sent> {
+        self.batches.range(..=sequence).next_back().map(|(_, sent)| sent)
     }
 
     /// The first sequence that is missing below others.
@@ -394,6 +496,8 @@ fn is_final(code: ErrorCode) -> bool {
     !is_of_the_tag && !code.is_retriable()
 }
 
+/// How long the news of a call may take: that it was given up, or answered.
+pub(crate) const NEWS: Duration = Duration::from_millis(100);
 /// Sequences begin at 0 and a run has a few hundred; far below where their sum would overflow.
 const HIGHEST_BASE: i64 = i64::MAX / 2;
 /// Calls, and batches of a partition, that may be unresolved.
@@ -401,8 +505,8 @@ const WINDOW: usize = 5;
 
 #[cfg(test)]
 mod tests {
-    use oncelog_proto::v1::{BatchAck, BatchResult};
-    use oncelog_verify::history::FencedPartition;
+    use oncelog_proto::v1::{self, BatchAck, BatchResult};
+    use oncelog_verify::history::{FencedPartition, Place, WindowEntry};
 
     use super::*;
     use crate::{accusation::Accusation, contract::record};
@@ -447,7 +551,11 @@ mod tests {
     }
 
     fn outcome(outcome: batch_result::Outcome) -> Result<ProduceResponse, Status> {
-        Ok(ProduceResponse { results: vec![BatchResult { outcome: Some(outcome) }] })
+        outcome_of(BatchResult { outcome: Some(outcome) })
+    }
+
+    fn outcome_of(result: BatchResult) -> Result<ProduceResponse, Status> {
+        Ok(ProduceResponse { results: vec![result] })
     }
 
     fn acknowledged() -> Result<ProduceResponse, Status> {
@@ -469,12 +577,12 @@ mod tests {
         let calls: Vec<_> = requests[..5].iter().map(|request| producing.called(request).0).collect();
         // All but the lowest are in the log, and still the sixth would be too much.
         for index in 1..5 {
-            producing.answered(calls[index], &requests[index], &acknowledged());
+            producing.answered(calls[index], &requests[index], &acknowledged(), Duration::ZERO);
         }
         assert_eq!(duties(&mut producing), []);
         producing.called(&requests[5]);
         assert_eq!(duties(&mut producing), [Duty::Span]);
-        producing.answered(calls[0], &requests[0], &acknowledged());
+        producing.answered(calls[0], &requests[0], &acknowledged(), Duration::ZERO);
         producing.called(&requests[6]);
         assert_eq!(duties(&mut producing), []);
     }
@@ -515,7 +623,7 @@ mod tests {
         for (next, expected) in [(None, vec![Duty::Renumbered]), (Some(1), vec![Duty::Renumbered]), (Some(0), vec![])] {
             let mut producing = fresh();
             producing.called(&produce(FIRST, 0, 0));
-            producing.init_called(&recovery("x"));
+            producing.init_called(&recovery("x"), Duration::ZERO);
             producing.init_answered(&recovery("x"), granted(RAISED));
             producing.recovered.clear();
             if let Some(next) = next {
@@ -529,22 +637,22 @@ mod tests {
     #[test]
     fn what_was_sent_under_a_lost_id_is_unknown_and_never_sent_again() {
         let mut producing = fresh();
-        producing.init_called(&InitProducerIdRequest::default());
+        producing.init_called(&InitProducerIdRequest::default(), Duration::ZERO);
         assert_eq!(duties(&mut producing), [], "it may not have heard of the first");
         producing.called(&produce(FIRST, 0, 0));
-        producing.init_called(&InitProducerIdRequest::default());
+        producing.init_called(&InitProducerIdRequest::default(), Duration::ZERO);
         assert_eq!(duties(&mut producing), [Duty::Identity], "it may be recovered");
-        producing.claimed(&[Claim::Unknown]);
+        producing.claimed(&[Some(Claim::Unknown)]);
         assert_eq!(duties(&mut producing), [Duty::Claim], "it may be recovered");
         producing.init_answered(&recovery("x"), InitAnswer::UnknownProducer);
-        producing.init_called(&InitProducerIdRequest::default());
+        producing.init_called(&InitProducerIdRequest::default(), Duration::ZERO);
         let other = Producer { id: 8, epoch: 0 };
         producing.init_answered(&InitProducerIdRequest::default(), granted(other));
         producing.called(&produce(other, 0, 1));
-        producing.claimed(&[Claim::Unknown]);
+        producing.claimed(&[Some(Claim::Unknown)]);
         assert_eq!(duties(&mut producing), []);
         producing.called(&produce(other, 1, 0));
-        producing.claimed(&[Claim::Unknown, Claim::Unknown]);
+        producing.claimed(&[Some(Claim::Unknown); 2]);
         assert_eq!(duties(&mut producing), [Duty::SentAgain, Duty::Claim]);
     }
 
@@ -556,9 +664,116 @@ mod tests {
             if is_lost {
                 producing.init_answered(&recovery("x"), InitAnswer::UnknownProducer);
             }
-            producing.claimed(&vec![Claim::Unknown; claims]);
+            producing.claimed(&vec![Some(Claim::Unknown); claims]);
             assert_eq!(duties(&mut producing), expected, "{is_lost} {claims}");
         }
+    }
+
+    #[test]
+    fn an_acknowledgement_that_was_heard_outlives_its_id() {
+        for (left, asked, expected) in [
+            (Duration::ZERO, None, vec![Duty::Claim]),
+            (Duration::ZERO, Some(NEWS), vec![Duty::Claim]),
+            // It may have stopped listening just before.
+            (Duration::from_millis(1), Some(NEWS), vec![]),
+            (NEWS, Some(Duration::ZERO), vec![]),
+        ] {
+            let mut producing = fresh();
+            let (call, _) = producing.called(&produce(FIRST, 0, 0));
+            producing.answered(call, &produce(FIRST, 0, 0), &acknowledged(), left);
+            if let Some(asked) = asked {
+                producing.init_called(&recovery("x"), asked);
+            }
+            producing.init_answered(&recovery("x"), InitAnswer::UnknownProducer);
+            producing.claimed(&[Some(Claim::Unknown)]);
+            assert_eq!(duties(&mut producing), expected, "{left:?} {asked:?}");
+        }
+    }
+
+    #[test]
+    fn a_call_that_was_given_up_acknowledges_nothing() {
+        let mut producing = fresh();
+        let (call, _) = producing.called(&produce(FIRST, 0, 0));
+        producing.gave_up(call);
+        producing.answered(call, &produce(FIRST, 0, 0), &acknowledged(), Duration::ZERO);
+        producing.init_answered(&recovery("x"), InitAnswer::UnknownProducer);
+        producing.claimed(&[Some(Claim::Unknown)]);
+        assert_eq!(duties(&mut producing), []);
+    }
+
+    #[test]
+    fn appended_is_what_an_answer_told_and_where_it_told_it() {
+        let duplicate = || refused(ErrorCode::DuplicateSequenceNumber);
+        for (answer, offset, expected) in [
+            (acknowledged(), 0, vec![]),
+            (acknowledged(), -1, vec![Duty::Claim]),
+            (duplicate(), -1, vec![]),
+            (refused(ErrorCode::OutOfOrderSequenceNumber), 0, vec![Duty::Claim]),
+            (Ok(ProduceResponse::default()), -1, vec![Duty::Claim]),
+            (outcome_of(BatchResult::default()), -1, vec![Duty::Claim]),
+        ] {
+            let mut producing = fresh();
+            let (call, _) = producing.called(&produce(FIRST, 0, 0));
+            producing.answered(call, &produce(FIRST, 0, 0), &answer, Duration::ZERO);
+            producing.claimed(&[Some(Claim::Appended(offset))]);
+            assert_eq!(duties(&mut producing), expected, "{answer:?} {offset}");
+        }
+    }
+
+    #[test]
+    fn a_recovery_tells_that_a_batch_is_in_the_log_and_if_it_is_in_the_window_where() {
+        for (base_offset, expected) in [(None, vec![]), (Some(-1), vec![]), (Some(7), vec![Duty::Claim])] {
+            let mut producing = fresh();
+            producing.called(&produce(FIRST, 0, 0));
+            producing.called(&produce(FIRST, 1, 1));
+            let place = |offset| Place { offset, append_time: 0 };
+            let entry = |offset| WindowEntry { base_sequence: 0, record_count: 1, place: place(offset), checksum: 0 };
+            let window = base_offset.map(entry).into_iter().collect();
+            let fenced = vec![FencedPartition { partition: Partition::new("t", 0), next_sequence: 1, window }];
+            producing.init_answered(&recovery("x"), InitAnswer::Granted { producer: RAISED, fenced });
+            producing.claimed(&[Some(Claim::Appended(-1))]);
+            assert_eq!(duties(&mut producing), expected, "{base_offset:?}");
+            producing.claimed(&[None, Some(Claim::Appended(-1))]);
+            assert_eq!(duties(&mut producing), [Duty::Claim], "nobody told it of the second");
+        }
+    }
+
+    #[test]
+    fn who_fails_owes_what_was_acknowledged_before_the_first_that_is_in_doubt() {
+        let mut producing = fresh();
+        for number in 0..4 {
+            let request = produce(FIRST, number, number);
+            let (call, _) = producing.called(&request);
+            if number != 2 {
+                producing.answered(call, &request, &acknowledged(), Duration::ZERO);
+            }
+        }
+        producing.claimed(&[Some(Claim::Appended(0)), Some(Claim::Appended(1)), None, None]);
+        assert_eq!(duties(&mut producing), []);
+        producing.claimed(&[Some(Claim::Appended(0)), None, None, None]);
+        assert_eq!(duties(&mut producing), [Duty::Claim]);
+    }
+
+    #[test]
+    fn what_is_left_out_of_a_recovery_is_the_last_that_was_acknowledged() {
+        let mut producing = fresh();
+        for number in 0..3 {
+            let request = produce(FIRST, number, number);
+            let (call, _) = producing.called(&request);
+            if number < 2 {
+                producing.answered(call, &request, &acknowledged(), Duration::ZERO);
+            }
+        }
+        let entry = |base_sequence| v1::WindowEntry { base_sequence, ..v1::WindowEntry::default() };
+        let partitions = vec![v1::init_producer_id_response::Partition {
+            topic: "t".into(),
+            partition: 0,
+            next_sequence: 3,
+            window: (0..3).map(entry).collect(),
+        }];
+        let mut answer = InitProducerIdResponse { partitions, ..InitProducerIdResponse::default() };
+        producing.leave_out_acknowledged(&recovery("x"), &mut answer);
+        assert_eq!((answer.partitions[0].next_sequence, answer.partitions[0].window.as_slice()), (1, &[entry(0)][..]));
     }
 
     #[test]
@@ -567,13 +782,13 @@ mod tests {
         let request = produce(FIRST, 0, 0);
         for code in [ErrorCode::ResourceExhausted, ErrorCode::OutOfOrderSequenceNumber, ErrorCode::InvalidProducerEpoch] {
             let (call, _) = producing.called(&request);
-            producing.answered(call, &request, &refused(code));
+            producing.answered(call, &request, &refused(code), Duration::ZERO);
         }
-        producing.claimed(&[Claim::Refused]);
+        producing.claimed(&[Some(Claim::Refused)]);
         assert_eq!(duties(&mut producing), [Duty::Claim]);
         let (call, _) = producing.called(&request);
-        producing.answered(call, &request, &refused(ErrorCode::MessageTooLarge));
-        producing.claimed(&[Claim::Refused]);
+        producing.answered(call, &request, &refused(ErrorCode::MessageTooLarge), Duration::ZERO);
+        producing.claimed(&[Some(Claim::Refused)]);
         assert_eq!(duties(&mut producing), []);
         producing.called(&request);
         assert_eq!(duties(&mut producing), [Duty::Refused]);
@@ -582,11 +797,11 @@ mod tests {
     #[test]
     fn a_repeated_recovery_has_its_token_and_names_an_epoch_that_was_told() {
         let mut producing = fresh();
-        producing.init_called(&recovery("x"));
-        producing.init_called(&recovery("x"));
+        producing.init_called(&recovery("x"), Duration::ZERO);
+        producing.init_called(&recovery("x"), Duration::ZERO);
         assert_eq!(duties(&mut producing), []);
-        producing.init_called(&recovery("y"));
-        producing.init_called(&InitProducerIdRequest { producer_epoch: Some(1), ..recovery("") });
+        producing.init_called(&recovery("y"), Duration::ZERO);
+        producing.init_called(&InitProducerIdRequest { producer_epoch: Some(1), ..recovery("") }, Duration::ZERO);
         assert_eq!(duties(&mut producing), [Duty::Token, Duty::Identity, Duty::Token]);
     }
 

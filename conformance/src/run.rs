@@ -3,7 +3,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::Path,
-    process::Output,
+    process::ExitStatus,
     time::Duration,
 };
 
@@ -24,13 +24,14 @@ use crate::{
     accusation::{Accusation, Accusations, Duty},
     broker_front::BrokerFront,
     command::{Commands, Kills},
-    contract::{Assignment, Claim, claims},
+    contract::{Assignment, Claim, claims, is_complete},
     producer_front::ProducerFront,
     producing::Counts,
     scenario::Scenario,
     script::Script,
     verdict::judge_claims,
     way::UnderWay,
+    written::Written,
 };
 
 /// What a program is.
@@ -46,7 +47,8 @@ pub(crate) enum Role {
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) accusations: Vec<Accusation>,
-    pub(crate) claims: Vec<Claim>,
+    /// None: it failed, and said nothing of this record. Empty: nothing that it said counts.
+    pub(crate) claims: Vec<Option<Claim>>,
     pub(crate) counts: Counts,
     /// Tokens of its recoveries.
     pub(crate) tokens: Vec<String>,
@@ -102,12 +104,12 @@ impl Theatre {
         let (address, serving) = front.serve().await?;
         let assignment = Assignment { address: address.to_string(), topic, records: RECORDS, timeout: TIMEOUT };
         let mut accusations = Accusations::default();
-        let output = self.perform(role, command, &assignment, kills).await?;
-        let (claims, stderr) = match &output {
-            Some(output) => (heard(output, &mut accusations), String::from_utf8_lossy(&output.stderr).into_owned()),
+        let Performed { status, stdout, stderr } = self.perform(role, command, &assignment, kills).await?;
+        let claims = match status {
+            Some(status) => heard(status, &stdout, scenario, &mut accusations),
             None => {
                 accusations.accuse(Duty::Program, format!("it has not ended after {} s", self.patience.as_secs()));
-                (Vec::new(), String::new())
+                Vec::new()
             }
         };
         serving.abort();
@@ -124,14 +126,14 @@ impl Theatre {
         Ok(Ran { accusations: accusations.take(), claims, counts, tokens, stderr })
     }
 
-    /// Runs the program to its end, and kills what the script wants killed. None: it does not end.
+    /// Runs the program to its end, and kills what the script wants killed.
     async fn perform(
         &mut self,
         role: Role,
         command: &[String],
         assignment: &Assignment,
         mut kills: Kills,
-    ) -> anyhow::Result<Option<Output>> {
+    ) -> anyhow::Result<Performed> {
         let [program, args @ ..] = command else { anyhow::bail!("there is no program to run") };
         let mut program_command = Program::new(program).command();
         program_command
@@ -140,11 +142,13 @@ impl Theatre {
             .stdin(std::process::Stdio::null())
             .stdout(std::process::Stdio::piped())
             .stderr(std::process::Stdio::piped());
-        let child = program_command.spawn().with_context(|| format!("{program} cannot be started"))?;
-        let mut ended = std::pin::pin!(timeout(self.patience, child.wait_with_output()));
-        loop {
+        let mut child = program_command.spawn().with_context(|| format!("{program} cannot be started"))?;
+        let stdout = Written::to(child.stdout.take().context("stdout is a pipe")?);
+        let stderr = Written::to(child.stderr.take().context("stderr is a pipe")?);
+        let mut ended = Box::pin(timeout(self.patience, child.wait()));
+        let status = loop {
             tokio::select! {
-                output = &mut ended => return Ok(output.ok().transpose()?),
+                status = &mut ended => break status.ok().transpose()?,
                 Some(done) = kills.recv() => {
                     match role {
                         Role::Producer => self.stage.kill_broker().await?,
@@ -158,17 +162,40 @@ impl Theatre {
                     }
                 }
             }
-        }
+        };
+        drop(ended);
+        // If it has not ended, this ends it.
+        drop(child);
+        Ok(Performed { status, stdout: stdout.all().await, stderr: stderr.all().await })
     }
 }
 
-/// What the program said, if it ended well.
-fn heard(output: &Output, accusations: &mut Accusations) -> Vec<Claim> {
-    if !output.status.success() {
-        accusations.accuse(Duty::Program, format!("it ended with {}", output.status));
-        return Vec::new();
+/// What came of the program's process.
+struct Performed {
+    /// None: it does not end.
+    status: Option<ExitStatus>,
+    stdout: String,
+    stderr: String,
+}
+
+/// What the program said, if it ended as it has to.
+fn heard(status: ExitStatus, stdout: &str, scenario: &Scenario, accusations: &mut Accusations) -> Vec<Option<Claim>> {
+    match (status.success(), scenario.is_alarming()) {
+        (true, false) | (false, true) => {}
+        (true, true) => accusations.accuse(Duty::Alarm, "acknowledged records are gone, and it ended as if all were well"),
+        (false, false) => {
+            accusations.accuse(Duty::Program, format!("it ended with {status}"));
+            return Vec::new();
+        }
     }
-    claims(&String::from_utf8_lossy(&output.stdout), RECORDS).unwrap_or_else(|error| {
+    let said = claims(stdout, RECORDS).and_then(|claims| {
+        // Who fails tells what it knows.
+        if status.success() {
+            is_complete(&claims)?;
+        }
+        Ok(claims)
+    });
+    said.unwrap_or_else(|error| {
         accusations.accuse(Duty::Program, format!("{error:#}"));
         Vec::new()
     })
@@ -211,7 +238,7 @@ impl Front {
         }
     }
 
-    fn judge(&self, scenario: &Scenario, claims: &[Claim], accusations: &mut Accusations) -> (Counts, Vec<String>) {
+    fn judge(&self, scenario: &Scenario, claims: &[Option<Claim>], accusations: &mut Accusations) -> (Counts, Vec<String>) {
         match self {
             Self::Broker(front) => {
                 let mut state = front.state();

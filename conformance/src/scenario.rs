@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use oncelog_proto::ErrorCode;
 
-use crate::script::{Fault, On, Way};
+use crate::script::{Fault, On, Way, Where};
 
 /// One run of a program.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +22,11 @@ impl Scenario {
     /// A topic of its own.
     pub(crate) fn topic(&self) -> String {
         self.name.replace(' ', "-")
+    }
+
+    /// A recovery says that acknowledged records are gone, so no program may end as if all were well.
+    pub(crate) fn is_alarming(&self) -> bool {
+        self.script.iter().any(|(_, fault)| *fault == Fault::TellLess)
     }
 }
 
@@ -44,6 +49,12 @@ pub(crate) const PRODUCER: &[Scenario] = &[
             (On::Call(6), LOSE_ANSWER),
             (On::Call(8), LOSE_ANSWER),
         ],
+        recoveries: 0,
+    },
+    Scenario {
+        name: "empty answers",
+        about: "batches are in the log and the answer is OK, but says nothing: as good as none",
+        script: &[(On::RecordFirst(0), Fault::NoResult), (On::Call(5), Fault::NoOutcome)],
         recoveries: 0,
     },
     Scenario {
@@ -95,10 +106,22 @@ pub(crate) const PRODUCER: &[Scenario] = &[
         recoveries: 1,
     },
     Scenario {
+        name: "refused as a whole",
+        about: "the call of one batch fails with a status that is final, whenever it is made (R5)",
+        script: &[(On::Record(37), Fault::Fail(ErrorCode::InvalidRequest))],
+        recoveries: 1,
+    },
+    Scenario {
         name: "a refusal is not final",
         about: "a batch is refused when it is sent again; it is in the log, and the recovery says so (R2, R5)",
         script: &[(On::RecordFirst(37), LOSE_ANSWER), (On::RecordAgain(37), Fault::Refuse(ErrorCode::InvalidRecord))],
         recoveries: 1,
+    },
+    Scenario {
+        name: "forgotten where",
+        about: "a batch is sent again, and is in the log, but the broker no longer knows where",
+        script: &[(On::RecordFirst(37), LOSE_ANSWER), (On::RecordAgain(37), Fault::Refuse(ErrorCode::DuplicateSequenceNumber))],
+        recoveries: 0,
     },
     Scenario {
         name: "fenced",
@@ -136,6 +159,24 @@ pub(crate) const PRODUCER: &[Scenario] = &[
         about: "the broker has forgotten the id: what is in doubt stays so, the rest goes on under a new one (R10)",
         script: &[(On::Call(6), Fault::Forget)],
         recoveries: 0,
+    },
+    Scenario {
+        name: "forgotten later",
+        about: "the same, when batches behind the one in doubt were acknowledged: they stay so (I4)",
+        script: &[(On::RecordFirst(45), SILENCE), (On::RecordAgain(45), Fault::Forget)],
+        recoveries: 0,
+    },
+    Scenario {
+        name: "shared",
+        about: "the sequences of a batch are in the log with other content: somebody else writes with this id (R10)",
+        script: &[(On::Call(6), Fault::Refuse(ErrorCode::SequenceConflict))],
+        recoveries: 0,
+    },
+    Scenario {
+        name: "acknowledged and gone",
+        about: "a recovery says that less is in the log than was acknowledged: it says what it knows, and ends with an error",
+        script: &[(On::RecordFirst(45), SILENCE), (On::RecordAgain(45), Fault::Fence), (On::Init(2), Fault::TellLess)],
+        recoveries: 1,
     },
     Scenario {
         name: "killed",
@@ -189,8 +230,8 @@ pub(crate) const SENDER: &[Scenario] = &[
     },
     Scenario {
         name: "in part",
-        about: "some records are in the log, one is refused, and of the rest the failure says nothing",
-        script: &[(On::Call(3), Fault::InPart)],
+        about: "some records are in the log, once nobody knows where, one is refused, and of the rest the failure says nothing",
+        script: &[(On::Call(3), Fault::InPart(Where::Told)), (On::Call(6), Fault::InPart(Where::Forgotten))],
         recoveries: 0,
     },
     Scenario {
@@ -244,15 +285,16 @@ mod tests {
     fn a_script_has_only_what_its_service_can_do() {
         for (on, fault) in PRODUCER.iter().flat_map(|scenario| scenario.script) {
             let fits = match fault {
-                Fault::InPart => false,
+                Fault::InPart(_) => false,
                 Fault::Way(_) | Fault::Kill => true,
+                Fault::TellLess => matches!(on, On::Init(_)),
                 _ => !matches!(on, On::Init(_)),
             };
             assert!(fits, "{on:?} {fault:?}");
         }
         for (on, fault) in SENDER.iter().flat_map(|scenario| scenario.script) {
             let fits = !matches!(on, On::Init(_) | On::RecordRaised(_))
-                && !matches!(fault, Fault::Fence | Fault::TakeOver | Fault::Forget);
+                && matches!(fault, Fault::Way(_) | Fault::Refuse(_) | Fault::Fail(_) | Fault::InPart(_) | Fault::Kill);
             assert!(fits, "{on:?} {fault:?}");
         }
     }

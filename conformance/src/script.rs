@@ -31,8 +31,14 @@ pub(crate) enum Fault {
     Refuse(ErrorCode),
     /// The call as a whole fails with the status of this code; nothing is carried out.
     Fail(ErrorCode),
+    /// It is carried out, and answered without a result for its batches.
+    NoResult,
+    /// It is carried out, and the result of each batch is empty.
+    NoOutcome,
     /// Half of a `Send` is carried out. Its failure says so, says that the record behind is refused, and nothing of the rest.
-    InPart,
+    InPart(Where),
+    /// The answer to a recovery leaves out the last batch that was acknowledged, as if the log had lost it.
+    TellLess,
     /// From here on, the epoch of this call is fenced, as after the deletion of a topic.
     Fence,
     /// Before it is carried out, another process recovers the producer id.
@@ -41,6 +47,15 @@ pub(crate) enum Fault {
     Forget,
     /// The service behind is killed before the call reaches it, and started again.
     Kill,
+}
+
+/// Does a failed `Send` say where its records are?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Where {
+    /// By the offset of the first.
+    Told,
+    /// It says -1.
+    Forgotten,
 }
 
 /// What the network does.

@@ -26,7 +26,8 @@ pub(crate) struct Sending {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Known {
-    Appended,
+    /// At this offset; -1: nobody knows where.
+    Appended(i64),
     Refused,
     /// Also: not answered yet.
     Nothing,
@@ -48,7 +49,7 @@ impl Sending {
         for number in &numbers {
             let before = match self.known.insert(*number, Known::Nothing) {
                 None | Some(Known::Refused) => continue,
-                Some(Known::Appended) => "is in the log, was told so",
+                Some(Known::Appended(_)) => "is in the log, was told so",
                 Some(Known::Nothing) => "may be in the log",
             };
             self.accusations
@@ -62,7 +63,7 @@ impl Sending {
         let mut left = numbers.iter();
         for outcome in wire::send(numbers.len(), answer) {
             let (count, known) = match outcome {
-                SendOutcome::Accepted { .. } => (1, Known::Appended),
+                SendOutcome::Accepted { place, .. } => (1, Known::Appended(place.offset)),
                 SendOutcome::Refused(count) => (count, Known::Refused),
                 SendOutcome::Unknown(count) => (count, Known::Nothing),
             };
@@ -71,9 +72,10 @@ impl Sending {
     }
 
     /// The run is over; the program says this of each record.
-    pub(crate) fn claimed(&mut self, claims: &[Claim]) {
+    pub(crate) fn claimed(&mut self, claims: &[Option<Claim>]) {
         let mut on_their_way = LATE * self.largest;
         for (number, claim) in (0..).zip(claims) {
+            let Some(claim) = claim else { continue };
             let Some(known) = self.known.get(&number) else {
                 // Its deadline was over before it arrived, as when a slow program makes its first call.
                 if *claim != Claim::Unknown || on_their_way == 0 {
@@ -83,20 +85,21 @@ impl Sending {
                 continue;
             };
             let fits = match claim {
-                Claim::Appended(_) => *known == Known::Appended,
+                // Which offset it is, the log tells.
+                Claim::Appended(offset) => matches!(known, Known::Appended(told) if (*told < 0) == (*offset < 0)),
                 Claim::Refused => *known == Known::Refused,
                 Claim::Unknown => *known == Known::Nothing,
             };
             if !fits {
                 let told = match known {
-                    Known::Appended => "told that it is in the log",
-                    Known::Refused => "told that it is not in the log",
-                    Known::Nothing => "told nothing of it that is certain",
+                    Known::Appended(offset) => format!("told that it is in the log, at {offset}"),
+                    Known::Refused => "told that it is not in the log".to_owned(),
+                    Known::Nothing => "told nothing of it that is certain".to_owned(),
                 };
                 let said = match claim {
-                    Claim::Appended(_) => "appended",
-                    Claim::Refused => "refused",
-                    Claim::Unknown => "unknown",
+                    Claim::Appended(offset) => format!("appended {offset}"),
+                    Claim::Refused => "refused".to_owned(),
+                    Claim::Unknown => "unknown".to_owned(),
                 };
                 self.accusations.accuse(Duty::Claim, format!("record {number}: the program was {told}, and says {said}"));
             }
@@ -145,10 +148,24 @@ mod tests {
         sending.answered(&numbers, &Ok(SendResponse { records: vec![SentRecord::default()] }));
         let numbers = sending.called(&send(&[1]), true);
         sending.answered(&numbers, &Err(Status::unavailable("the connection broke")));
-        sending.claimed(&[Claim::Appended(0), Claim::Unknown]);
+        sending.claimed(&[Claim::Appended(0), Claim::Unknown].map(Some));
         assert_eq!(duties(&mut sending), []);
-        sending.claimed(&[Claim::Unknown, Claim::Refused, Claim::Refused]);
+        sending.claimed(&[Claim::Unknown, Claim::Refused, Claim::Refused].map(Some));
         assert_eq!(duties(&mut sending), [Duty::Claim; 3]);
+        sending.claimed(&[None, None, None]);
+        assert_eq!(duties(&mut sending), []);
+    }
+
+    #[test]
+    fn an_offset_is_said_if_and_only_if_it_was_told() {
+        for (told, said, expected) in [(0, 0, 0), (-1, -1, 0), (0, -1, 1), (-1, 0, 1)] {
+            let mut sending = Sending::default();
+            let numbers = sending.called(&send(&[0]), true);
+            let records = vec![SentRecord { offset: told, ..SentRecord::default() }];
+            sending.answered(&numbers, &Ok(SendResponse { records }));
+            sending.claimed(&[Some(Claim::Appended(said))]);
+            assert_eq!(duties(&mut sending), vec![Duty::Claim; expected], "{told} {said}");
+        }
     }
 
     #[test]
@@ -161,7 +178,7 @@ mod tests {
         ] {
             let mut sending = Sending::default();
             sending.called(&send(&[99]), true);
-            sending.claimed(&claims);
+            sending.claimed(&claims.iter().copied().map(Some).collect::<Vec<_>>());
             assert_eq!(duties(&mut sending), expected, "{claims:?}");
         }
     }

@@ -18,25 +18,32 @@ use crate::{
 ///
 /// # Errors
 /// Never: the history is whole.
-pub(crate) fn judge_claims(log: &Log, topic: &str, claims: &[Claim], accusations: &mut Accusations) -> Result<(), HistoryError> {
+pub(crate) fn judge_claims(
+    log: &Log,
+    topic: &str,
+    claims: &[Option<Claim>],
+    accusations: &mut Accusations,
+) -> Result<(), HistoryError> {
     for violation in judge(log, &history(log, topic, claims))?.violations {
         accusations.accuse(Duty::Log, violation.to_string());
     }
     Ok(())
 }
 
-/// The program as a caller that sends its records one by one in a stream, and hears at the end what became of them. What is unknown
-/// is no part of the stream: its copies may arrive whenever they do, and nothing is said of where they stand.
-fn history(log: &Log, topic: &str, claims: &[Claim]) -> Vec<Line> {
+/// The program as a caller that sends its records one by one in a stream, and hears at the end what became of them. What is
+/// unknown is no part of the stream: its copies may arrive whenever they do, and nothing is said of where they stand. What a
+/// program that failed does not speak of is as unknown.
+fn history(log: &Log, topic: &str, claims: &[Option<Claim>]) -> Vec<Line> {
     let times = append_times(log);
+    let claims: Vec<Claim> = claims.iter().map(|claim| claim.unwrap_or(Claim::Unknown)).collect();
     let began = Event::Began(Began { format: FORMAT, alone: true, once: false, expiration_ms: None });
-    let called = (0..).zip(claims).map(|(number, claim)| {
+    let called = (0..).zip(&claims).map(|(number, claim)| {
         let records = vec![Digest::of(&record(number))];
         let (call, caller) = (CallId(u64::from(number)), CallerId(0));
         let (topic, streamed) = (topic.to_owned(), *claim != Claim::Unknown);
         Event::SendCalled(SendCalled { call, caller, streamed, repeats: false, topic, partition: Some(0), records })
     });
-    let answered = (0..).zip(claims).map(|(number, claim)| {
+    let answered = (0..).zip(&claims).map(|(number, claim)| {
         let outcome = match *claim {
             // A claim says no time; that of the log is taken.
             Claim::Appended(offset) => SendOutcome::Accepted {
@@ -75,7 +82,8 @@ mod tests {
         let mut log = Log::of(&["t".to_owned()]);
         log.add(partition);
         let mut accusations = Accusations::default();
-        judge_claims(&log, "t", claims, &mut accusations).expect("the history is whole");
+        let claims: Vec<_> = claims.iter().copied().map(Some).collect();
+        judge_claims(&log, "t", &claims, &mut accusations).expect("the history is whole");
         accusations.take().len()
     }
 

@@ -31,3 +31,29 @@ async fn a_program_that_does_nothing_does_not_conform() {
         assert!(told.contains("exercised: "), "{told}");
     }
 }
+
+#[tokio::test]
+async fn what_a_program_wrote_before_it_hung_is_shown() {
+    let mut command = binaries::command("oncelog-conformance");
+    let hangs = ["sh", "-c", "echo 'waits for an answer' >&2; sleep 20"];
+    let output =
+        command.args(["producer", "--only", "calm", "--patience", "1", "--"]).args(hangs).output().await.expect("it runs");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("it has not ended after 1 s") && told.contains("| waits for an answer"), "{told}");
+}
+
+#[tokio::test]
+async fn wrong_usage_and_what_cannot_be_judged_are_no_verdict() {
+    for (args, expected) in [
+        (&["producer", "--only", "no such scenario", "--", "true"][..], 2),
+        // It is looked at before anything is started.
+        (&["sender", "--services", "/nowhere", "--only", "fenced", "--", "true"], 2),
+        (&["sender"], 2),
+        (&["producer", "--services", "/nowhere", "--", "true"], 3),
+        (&["producer", "--only", "calm", "--", "/nowhere/my-producer"], 3),
+    ] {
+        let output = binaries::command("oncelog-conformance").args(args).output().await.expect("it runs");
+        assert_eq!(output.status.code(), Some(expected), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}

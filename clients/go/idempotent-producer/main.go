@@ -17,18 +17,27 @@ import (
 )
 
 func main() {
+	if err := run(context.Background()); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// run writes the records. It fails after it has told what it knows.
+func run(ctx context.Context) (err error) {
 	count, err := strconv.Atoi(cmp.Or(os.Getenv("ONCELOG_RECORDS"), "100"))
 	timeout, err2 := strconv.Atoi(cmp.Or(os.Getenv("ONCELOG_TIMEOUT_MS"), "5000"))
 	if err := cmp.Or(err, err2); err != nil {
-		log.Fatal(err)
+		return err
 	}
 	conn, err := grpc.NewClient(cmp.Or(os.Getenv("ONCELOG_ADDRESS"), "127.0.0.1:50051"),
 		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableRetry())
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
 	defer conn.Close()
 
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	batches := make(chan *Batch)
 	go func() {
 		defer close(batches)
@@ -37,11 +46,16 @@ func main() {
 			for number := start; number < min(start+10, count); number++ {
 				batch.Records = append(batch.Records, &oncelogv1.Record{Value: fmt.Appendf(nil, "record %d", number)})
 			}
-			batches <- batch
+			select {
+			case batches <- batch:
+			case <-ctx.Done():
+				return
+			}
 		}
 	}()
 
 	out := bufio.NewWriter(os.Stdout)
+	defer func() { err = cmp.Or(err, out.Flush()) }()
 	number := 0
 	tell := func(batch *Batch) {
 		for index := range batch.Records {
@@ -61,12 +75,7 @@ func main() {
 		Topic:   cmp.Or(os.Getenv("ONCELOG_TOPIC"), "go"),
 		Timeout: time.Duration(timeout) * time.Millisecond,
 	}
-	if err := producer.Run(context.Background(), batches, tell); err != nil {
-		log.Fatal(err)
-	}
-	if err := out.Flush(); err != nil {
-		log.Fatal(err)
-	}
+	return producer.Run(ctx, batches, tell)
 }
 
 // offset is where the record of an index is, if it is known where its batch is.

@@ -55,7 +55,9 @@ type Producer struct {
 	id    int64
 	epoch int32
 	next  int64
-	token string
+	// The highest end of a batch that was acknowledged in this epoch.
+	acknowledged int64
+	token        string
 	// R1: at most five tagged batches from the lowest unresolved one on, resolved ones in between included.
 	window []*Batch
 	// The calls of this epoch. R6: answers of an older one go to a channel that nobody reads any more.
@@ -118,16 +120,20 @@ func (p *Producer) hear(ctx context.Context, a answer) error {
 	default:
 		return p.again(a.batch)
 	}
+	if len(a.resp.GetResults()) == 0 {
+		return p.again(a.batch)
+	}
 	result := a.resp.GetResults()[0]
 	if ack := result.GetAck(); ack != nil {
-		a.batch.Outcome, a.batch.Offset = Appended, ack.GetBaseOffset()
-		return nil
+		return p.acknowledge(a.batch, ack.GetBaseOffset())
+	}
+	if result.GetError() == nil {
+		return p.again(a.batch)
 	}
 	expected := result.GetError().GetExpectedSequence()
 	switch result.GetError().GetCode() {
 	case oncelogv1.ErrorCode_ERROR_CODE_DUPLICATE_SEQUENCE_NUMBER:
-		a.batch.Outcome, a.batch.Offset = Appended, -1
-		return nil
+		return p.acknowledge(a.batch, -1)
 	case oncelogv1.ErrorCode_ERROR_CODE_OUT_OF_ORDER_SEQUENCE_NUMBER:
 		if expected < a.floor {
 			return p.recover(ctx)
@@ -146,6 +152,12 @@ func (p *Producer) hear(ctx context.Context, a answer) error {
 	default:
 		return p.refuse(ctx, a.batch, result.GetError().GetMessage())
 	}
+}
+
+func (p *Producer) acknowledge(batch *Batch, offset int64) error {
+	batch.Outcome, batch.Offset = Appended, offset
+	p.acknowledged = max(p.acknowledged, batch.end())
+	return nil
 }
 
 // refuse is not final (R5): a copy may be in the log.
@@ -214,7 +226,7 @@ func (p *Producer) recover(ctx context.Context) error {
 			}
 		}
 	}
-	if next < p.window[0].base {
+	if next < p.acknowledged {
 		return fmt.Errorf("acknowledged records are gone: %s/%d from sequence %d on", p.Topic, p.Partition, next)
 	}
 	if next > p.next {
@@ -258,7 +270,7 @@ func (p *Producer) freshID(ctx context.Context) error {
 }
 
 func (p *Producer) begin(ctx context.Context, told *oncelogv1.InitProducerIdResponse) {
-	p.id, p.epoch, p.next = told.GetProducerId(), told.GetProducerEpoch(), 0
+	p.id, p.epoch, p.next, p.acknowledged = told.GetProducerId(), told.GetProducerEpoch(), 0, 0
 	p.calls, p.cancel = context.WithCancel(ctx)
 	p.answers = make(chan answer, window)
 }

@@ -49,14 +49,22 @@ func send(ctx context.Context, producer oncelogv1.ProducerServiceClient, request
 		// Together with a SendFailure these two mean that nothing of the request is in the log.
 		code := status.Code(err)
 		if (code == codes.Unavailable || code == codes.ResourceExhausted) && attempt < attempts {
-			time.Sleep(time.Duration(attempt) * 100 * time.Millisecond)
+			select {
+			case <-ctx.Done():
+				return told
+			case <-time.After(time.Duration(attempt) * 100 * time.Millisecond):
+			}
 			continue
 		}
 		for _, outcome := range failure.GetOutcomes() {
 			for index := range outcome.GetCount() {
 				record := outcome.GetFirstIndex() + index
 				if appended := outcome.GetAppended(); appended != nil {
-					told[record] = fmt.Sprint("appended ", appended.GetOffset()+int64(index))
+					offset := appended.GetOffset()
+					if offset >= 0 { // -1: nobody knows where any of them is
+						offset += int64(index)
+					}
+					told[record] = fmt.Sprint("appended ", offset)
 				} else if refused := outcome.GetRefused(); refused != nil {
 					told[record] = "refused " + refused.GetMessage()
 				}
@@ -76,31 +84,37 @@ func failureOf(err error) *oncelogv1.SendFailure {
 }
 
 func main() {
+	if err := run(context.Background()); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// run sends the records. It fails after it has told what it knows.
+func run(ctx context.Context) (err error) {
 	count, err := strconv.Atoi(cmp.Or(os.Getenv("ONCELOG_RECORDS"), "100"))
 	timeout, err2 := strconv.Atoi(cmp.Or(os.Getenv("ONCELOG_TIMEOUT_MS"), "5000"))
 	if err := cmp.Or(err, err2); err != nil {
-		log.Fatal(err)
+		return err
 	}
 	// The library must not send anything again on its own.
 	conn, err := grpc.NewClient(cmp.Or(os.Getenv("ONCELOG_ADDRESS"), "127.0.0.1:50052"),
 		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableRetry())
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
 	defer conn.Close()
 
 	producer := oncelogv1.NewProducerServiceClient(conn)
 	out := bufio.NewWriter(os.Stdout)
+	defer func() { err = cmp.Or(err, out.Flush()) }()
 	for start := 0; start < count; start += 10 {
 		request := &oncelogv1.SendRequest{Topic: cmp.Or(os.Getenv("ONCELOG_TOPIC"), "go")}
 		for number := start; number < min(start+10, count); number++ {
 			request.Records = append(request.Records, &oncelogv1.Record{Value: fmt.Appendf(nil, "record %d", number)})
 		}
-		for index, outcome := range send(context.Background(), producer, request, time.Duration(timeout)*time.Millisecond) {
+		for index, outcome := range send(ctx, producer, request, time.Duration(timeout)*time.Millisecond) {
 			fmt.Fprintln(out, start+index, outcome)
 		}
 	}
-	if err := out.Flush(); err != nil {
-		log.Fatal(err)
-	}
+	return nil
 }

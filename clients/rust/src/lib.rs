@@ -3,6 +3,10 @@
 use std::{env, str::FromStr, time::Duration};
 
 use anyhow::Context;
+use tonic::{
+    Response, Status,
+    transport::{Channel, Endpoint},
+};
 
 /// Generated from `proto/oncelog/v1`.
 #[allow(clippy::all, clippy::pedantic)]
@@ -32,9 +36,22 @@ impl Assignment {
         })
     }
 
+    /// A channel that connects when it is first needed, and sends nothing again on its own.
+    pub fn channel(&self) -> anyhow::Result<Channel> {
+        Ok(Endpoint::new(self.address.clone())?.connect_timeout(self.timeout).connect_lazy())
+    }
+
     /// The records to send, in order.
     pub fn records(&self) -> Vec<v1::Record> {
         let value = |number| format!("record {number}").into_bytes();
         (0..self.records).map(|number| v1::Record { value: Some(value(number)), ..Default::default() }).collect()
+    }
+}
+
+/// A call that ends in time, also while it connects or its answer is read: the timeout of a request covers neither.
+pub async fn within<T>(timeout: Duration, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Status> {
+    match tokio::time::timeout(timeout, call).await {
+        Ok(answer) => answer.map(Response::into_inner),
+        Err(_) => Err(Status::deadline_exceeded("no answer came in time")),
     }
 }

@@ -1,4 +1,4 @@
-/** The contract, loaded from its protobuf files, with the types that the build generates from them; and how a program is told what to do. */
+/** The contract, loaded from its protobuf files, with the types that the build generates from them; what a program is told. */
 
 import path from "node:path";
 

@@ -1,9 +1,9 @@
 /**
  * An idempotent producer: every record is in the log once and in order, whatever fails on the way.
  *
- * Each batch gets a tag, which is the producer's id and epoch and the sequence of its first record. A tag is for ever: a batch whose
- * outcome is not known is sent again, unchanged, and the broker recognises it. When sending again does not help, a recovery tells what
- * is in the log, and only what certainly is not gets a new tag. The numbers R1 to R13 are those of proto/RULES.md.
+ * Each batch gets a tag, which is the producer's id and epoch and the sequence of its first record. A tag is for ever: a batch
+ * whose outcome is not known is sent again, unchanged, and the broker recognises it. When sending again does not help, a recovery
+ * tells what is in the log, and only what certainly is not gets a new tag. The numbers R1 to R13 are those of proto/RULES.md.
  */
 
 import { randomBytes } from "node:crypto";
@@ -27,8 +27,8 @@ export type Outcome =
   | { is: "unknown" }; // in the log at most once; nobody will ever know
 
 /**
- * What an answer means. "again": in doubt, or not now: the same batch, unchanged. "recover": only a recovery can tell what is in the
- * log. "shared": somebody else writes with this id.
+ * What an answer means. "again": in doubt, or not now: the same batch, unchanged. "recover": only a recovery can tell what is in
+ * the log. "shared": somebody else writes with this id.
  */
 type Verdict = "resolved" | "again" | "recover" | "shared";
 
@@ -50,6 +50,7 @@ export class IdempotentProducer {
   private id = 0;
   private epoch = 0;
   private next = 0;
+  private acknowledged = 0; // the highest end of a batch that was, in this epoch
   private readonly token = randomBytes(16).toString("hex"); // R13: of this process alone
   // R1: at most five tagged batches from the lowest unresolved one on, resolved ones in between included.
   private window: Batch[] = [];
@@ -68,23 +69,28 @@ export class IdempotentProducer {
   async *write(batches: Iterable<Batch>): AsyncGenerator<Batch> {
     const waiting = batches[Symbol.iterator]();
     await this.freshId();
-    for (;;) {
-      while (this.window[0]?.outcome) yield this.window.shift()!;
-      while (this.window.length < WINDOW) {
-        const { value: batch, done } = waiting.next();
-        if (done) break;
-        this.window.push(batch);
-        this.tagAndSend(batch);
+    try {
+      for (;;) {
+        while (this.window[0]?.outcome) yield this.window.shift()!;
+        while (this.window.length < WINDOW) {
+          const { value: batch, done } = waiting.next();
+          if (done) break;
+          this.window.push(batch);
+          this.tagAndSend(batch);
+        }
+        if (this.window.length === 0) return;
+        const [batch, verdict] = await Promise.race(this.calls.values());
+        this.calls.delete(batch);
+        if (verdict === "resolved") this.acknowledged = Math.max(this.acknowledged, batch.end);
+        if (verdict === "recover") await this.recover();
+        if (verdict === "shared") await this.loseId();
+        if (verdict === "again") {
+          batch.attempts += 1;
+          this.send(batch);
+        }
       }
-      if (this.window.length === 0) return;
-      const [batch, verdict] = await Promise.race(this.calls.values());
-      this.calls.delete(batch);
-      if (verdict === "recover") await this.recover();
-      if (verdict === "shared") await this.loseId();
-      if (verdict === "again") {
-        batch.attempts += 1;
-        this.send(batch);
-      }
+    } finally {
+      this.endEpoch();
     }
   }
 
@@ -112,7 +118,7 @@ export class IdempotentProducer {
         (options, callback) => this.broker.produce(request, options, callback),
         signal,
       );
-      return judge(batch, floor, answer.results[0]!);
+      return judge(batch, floor, answer.results[0]);
     } catch (error) {
       if (signal.aborted || !isServiceError(error) || !REFUSING_STATUS.has(error.code)) return "again";
       batch.refusal = error.details;
@@ -127,12 +133,11 @@ export class IdempotentProducer {
     if (!answer) return this.loseId();
     const told = answer.partitions.find((p) => p.topic === this.topic && p.partition === this.partition);
     const next = told?.nextSequence ?? 0; // R3: absent means that nothing of this epoch is there
-    if (next < this.window[0]!.base) {
+    if (next < this.acknowledged) {
       throw new Error(`acknowledged records are gone: ${this.topic}/${this.partition} from sequence ${next} on`);
     }
     if (next > this.next) return this.loseId();
-    this.epoch = answer.producerEpoch; // R9: the only place where an epoch is learned
-    this.next = 0;
+    this.begin(answer);
     for (const batch of this.window.filter((batch) => !batch.outcome)) {
       if (batch.end <= next) {
         const entry = told?.window.find((entry) => entry.baseSequence === batch.base);
@@ -155,7 +160,12 @@ export class IdempotentProducer {
   private async freshId(): Promise<void> {
     const answer = await this.init({});
     if (!answer) throw new Error("the broker hands out no producer id");
-    [this.id, this.epoch, this.next] = [answer.producerId, answer.producerEpoch, 0];
+    this.begin(answer);
+  }
+
+  /** R9: the only place where an epoch is learned. */
+  private begin({ producerId, producerEpoch }: InitProducerIdResponse): void {
+    [this.id, this.epoch, this.next, this.acknowledged] = [producerId, producerEpoch, 0, 0];
   }
 
   /** Repeats the same question until it is answered. Undefined: the id expired, or another process recovered it. */
@@ -182,13 +192,15 @@ export class IdempotentProducer {
 }
 
 /** Whatever is not clearly an answer leaves the batch in doubt. */
-function judge(batch: Batch, floor: number, { ack, error }: BatchResult): Verdict {
-  if (ack) {
-    batch.outcome = { is: "appended", offset: ack.baseOffset };
+function judge(batch: Batch, floor: number, result?: BatchResult): Verdict {
+  if (result?.ack) {
+    batch.outcome = { is: "appended", offset: result.ack.baseOffset };
     return "resolved";
   }
-  const expected = error?.expectedSequence ?? batch.base;
-  switch (error?.code) {
+  const error = result?.error;
+  if (!error) return "again";
+  const expected = error.expectedSequence ?? batch.base;
+  switch (error.code) {
     case "ERROR_CODE_DUPLICATE_SEQUENCE_NUMBER":
       batch.outcome = { is: "appended", offset: -1 };
       return "resolved";
@@ -207,7 +219,7 @@ function judge(batch: Batch, floor: number, { ack, error }: BatchResult): Verdic
     case "ERROR_CODE_RESOURCE_EXHAUSTED":
       return "again";
     default: // R5: not final, a copy may be in the log
-      batch.refusal = error?.message ?? "the broker gave no result";
+      batch.refusal = error.message;
       return "recover";
   }
 }
@@ -236,10 +248,13 @@ async function main(): Promise<void> {
   const broker = new BrokerService(address("127.0.0.1:50051"), credentials.createInsecure(), { "grpc.enable_retries": 0 });
   const batches = tens(records).map((records) => new Batch(records));
   let number = 0;
-  for await (const { records, outcome } of new IdempotentProducer(broker, topic, 0, timeoutMs).write(batches)) {
-    records.forEach((_, index) => console.log(number++, describe(outcome!, index)));
+  try {
+    for await (const { records, outcome } of new IdempotentProducer(broker, topic, 0, timeoutMs).write(batches)) {
+      records.forEach((_, index) => console.log(number++, describe(outcome!, index)));
+    }
+  } finally {
+    broker.close();
   }
-  broker.close();
 }
 
 void main();

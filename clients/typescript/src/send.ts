@@ -17,8 +17,8 @@ const HARMLESS = new Set([status.UNAVAILABLE, status.RESOURCE_EXHAUSTED]);
 /**
  * The outcome of each record: "appended OFFSET", "refused WHY" or "unknown".
  *
- * A record whose outcome is unknown is in the log once or not at all. It is not sent again here, because that may make two of it. Give
- * records an id of your own, in the key or in a header, if a reader has to tell.
+ * A record whose outcome is unknown is in the log once or not at all. It is not sent again here, because that may make two of it.
+ * Give records an id of your own, in the key or in a header, if a reader has to tell.
  */
 async function send(producer: ProducerServiceClient, topic: string, records: Record[], timeoutMs: number): Promise<string[]> {
   for (let attempt = 1; ; attempt++) {
@@ -43,7 +43,8 @@ function outcomes(failure: SendFailure, count: number): string[] {
   const told = new Array<string>(count).fill("unknown");
   for (const { firstIndex, count, appended, refused } of failure.outcomes) {
     for (let index = 0; index < count; index++) {
-      if (appended) told[firstIndex + index] = `appended ${appended.offset + index}`;
+      // -1: nobody knows where any of them is.
+      if (appended) told[firstIndex + index] = `appended ${appended.offset < 0 ? appended.offset : appended.offset + index}`;
       if (refused) told[firstIndex + index] = `refused ${refused.message}`;
     }
   }
@@ -55,10 +56,13 @@ async function main(): Promise<void> {
   // The library must not send anything again on its own.
   const producer = new ProducerService(address("127.0.0.1:50052"), credentials.createInsecure(), { "grpc.enable_retries": 0 });
   let number = 0;
-  for (const ten of tens(records)) {
-    for (const outcome of await send(producer, topic, ten, timeoutMs)) console.log(number++, outcome);
+  try {
+    for (const ten of tens(records)) {
+      for (const outcome of await send(producer, topic, ten, timeoutMs)) console.log(number++, outcome);
+    }
+  } finally {
+    producer.close();
   }
-  producer.close();
 }
 
 void main();

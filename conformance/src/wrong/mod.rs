@@ -75,6 +75,24 @@ pub(crate) enum ProducerDefect {
     NoDeadline,
     /// Ends when no id is handed out at once.
     DiesWithoutAnId,
+    /// Says that it is in the log what was answered OK without a result.
+    BelievesAnEmptyAnswer,
+    /// Takes a call that is refused as a whole for one that was lost (R5).
+    RepeatsTheRefusedCall,
+    /// Takes a duplicate for a refusal.
+    RecoversFromADuplicate,
+    /// Recovers an id that somebody else writes with.
+    RecoversASharedId,
+    /// When its id is lost, says that what was acknowledged is unknown (I4).
+    ForgetsAcknowledgements,
+    /// Says of all that is in the log that nobody knows where.
+    ForgetsOffsets,
+    /// The same, of what a recovery told (R2).
+    ForgetsTheWindow,
+    /// Overlooks that what was acknowledged is gone, if a batch before it is in doubt.
+    OverlooksALoss,
+    /// Fails without a word of what it knows.
+    FailsInSilence,
 }
 
 impl ProducerDefect {
@@ -104,6 +122,15 @@ impl ProducerDefect {
             Self::OneTokenForAll => (&["refused for good"], Duty::Token),
             Self::NoDeadline => (&["silence"], Duty::Program),
             Self::DiesWithoutAnId => (&["first answers lost"], Duty::Program),
+            Self::BelievesAnEmptyAnswer => (&["empty answers"], Duty::Claim),
+            Self::RepeatsTheRefusedCall => (&["refused as a whole"], Duty::Refused),
+            Self::RecoversFromADuplicate => (&["forgotten where"], Duty::Recovery),
+            Self::RecoversASharedId => (&["shared"], Duty::Recovery),
+            Self::ForgetsAcknowledgements => (&["forgotten later"], Duty::Claim),
+            Self::ForgetsOffsets => (&["calm"], Duty::Claim),
+            Self::ForgetsTheWindow => (&["a refusal is not final"], Duty::Claim),
+            Self::OverlooksALoss => (&["acknowledged and gone"], Duty::Alarm),
+            Self::FailsInSilence => (&["acknowledged and gone"], Duty::Claim),
         };
         let before: &[&str] = if matches!(self, Self::OneTokenForAll) { &["fenced"] } else { &[] };
         Expected { before, scenarios, duty }
@@ -123,6 +150,10 @@ pub(crate) enum SenderDefect {
     ForgetsTheFailure,
     /// Has no deadline.
     NoDeadline,
+    /// Counts on from an offset of -1, which is none.
+    CountsFromNowhere,
+    /// Says of all that is in the log that nobody knows where.
+    ForgetsOffsets,
 }
 
 impl SenderDefect {
@@ -134,6 +165,8 @@ impl SenderDefect {
             Self::BelievesTheCode => (&["no word"], Duty::Claim),
             Self::ForgetsTheFailure => (&["refused for now", "refused for good", "in part"], Duty::Claim),
             Self::NoDeadline => (&["calm"], Duty::Deadline),
+            Self::CountsFromNowhere => (&["in part"], Duty::Claim),
+            Self::ForgetsOffsets => (&["calm"], Duty::Claim),
         };
         Expected { before: &[], scenarios, duty }
     }

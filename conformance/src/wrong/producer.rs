@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use oncelog_proto::{
     ErrorCode,
     v1::{
@@ -19,21 +19,25 @@ use tonic::{
 use super::ProducerDefect;
 use crate::contract::{Assignment, Claim, record};
 
-/// Sends what is assigned. What is claimed stands in the order of the numbers.
+/// Sends what is assigned. What is claimed stands in the order of the numbers, also of what was known when it failed.
 ///
 /// # Errors
-/// The address is none, or the defect ends it.
-pub(crate) async fn produce(assignment: &Assignment, defect: Option<ProducerDefect>) -> anyhow::Result<Vec<Claim>> {
+/// The address is none, acknowledged records are gone, or the defect ends it.
+pub(crate) async fn produce(
+    assignment: &Assignment,
+    defect: Option<ProducerDefect>,
+    claims: &mut Vec<Option<Claim>>,
+) -> anyhow::Result<()> {
     let endpoint = Endpoint::new(format!("http://{}", assignment.address))?;
     let numbers: Vec<u32> = (0..assignment.records).collect();
     let size = if defect == Some(ProducerDefect::OneBatch) { numbers.len() } else { 10 };
     let mut waiting: VecDeque<_> = numbers.chunks(size).map(Batch::new).collect();
-    let mut claims = vec![None; numbers.len()];
+    *claims = vec![None; numbers.len()];
     match defect {
         Some(ProducerDefect::Reorders) => waiting.swap(0, 1),
         Some(ProducerDefect::Drops) => {
             let dropped = waiting.remove(2).context("there are three batches")?;
-            dropped.tell(Claim::Appended(i64::from(dropped.first())), &mut claims);
+            dropped.tell(Claim::Appended(i64::from(dropped.first())), claims);
         }
         _ => {}
     }
@@ -49,13 +53,17 @@ pub(crate) async fn produce(assignment: &Assignment, defect: Option<ProducerDefe
         id: 0,
         epoch: 0,
         next: 0,
+        acknowledged: 0,
         token,
         waiting,
         window: VecDeque::new(),
         calls: JoinSet::new(),
     };
-    producer.run(&mut claims).await?;
-    claims.into_iter().collect::<Option<_>>().context("a record was forgotten")
+    let ended = producer.run(claims).await;
+    if ended.is_err() && defect == Some(ProducerDefect::FailsInSilence) {
+        claims.clear();
+    }
+    ended
 }
 
 #[derive(Debug)]
@@ -67,6 +75,8 @@ struct Producer {
     id: i64,
     epoch: i32,
     next: i64,
+    /// All below was acknowledged in this epoch.
+    acknowledged: i64,
     token: String,
     waiting: VecDeque<Batch>,
     /// From the lowest that is unresolved on.
@@ -177,7 +187,13 @@ impl Producer {
         let unresolved = |batch: &Batch| batch.claim.is_none() && batch.first() == answered.first;
         let Some(index) = self.window.iter().position(unresolved) else { return Ok(()) };
         match (self.judge(&answered, &self.window[index]), self.defect) {
-            (Verdict::Appended(offset), _) => self.window[index].claim = Some(Claim::Appended(offset)),
+            (Verdict::Appended(offset), _) => {
+                let offset = if self.is(ProducerDefect::ForgetsOffsets) { -1 } else { offset };
+                self.window[index].claim = Some(Claim::Appended(offset));
+                if !is_late {
+                    self.acknowledged = self.acknowledged.max(self.window[index].end());
+                }
+            }
             (Verdict::Unsure, Some(ProducerDefect::RenumbersTheUnsure)) => self.tag_and_send(index),
             (Verdict::Unsure, Some(ProducerDefect::GivesUpTheUnsure)) => self.window[index].claim = Some(Claim::Unknown),
             (Verdict::NotNow, Some(ProducerDefect::RefusesForGood)) => self.refuse(index).await?,
@@ -198,6 +214,7 @@ impl Producer {
             (Verdict::Unsure | Verdict::NotNow | Verdict::TooEarly, _) => self.send_again(index),
             (Verdict::Refused, _) => self.refuse(index).await?,
             (Verdict::Fenced(_) | Verdict::Lost, _) => self.recover().await?,
+            (Verdict::Shared, Some(ProducerDefect::RecoversASharedId)) => self.recover().await?,
             (Verdict::Shared, _) => self.lose_id().await?,
         }
         Ok(())
@@ -207,18 +224,22 @@ impl Producer {
         let result = match &answered.answer {
             Ok(response) => response.results.first().and_then(|result| result.outcome.as_ref()),
             Err(status) => {
-                let is_refused = matches!(status.code(), Code::InvalidArgument | Code::OutOfRange | Code::FailedPrecondition);
+                let is_final = matches!(status.code(), Code::InvalidArgument | Code::OutOfRange | Code::FailedPrecondition);
+                // It would repeat it for ever; twice is enough to be found.
+                let is_refused = is_final && !(self.is(ProducerDefect::RepeatsTheRefusedCall) && batch.attempts < 2);
                 return if is_refused { Verdict::Refused } else { Verdict::Unsure };
             }
         };
         let error = match result {
             Some(batch_result::Outcome::Ack(ack)) => return Verdict::Appended(ack.base_offset),
             Some(batch_result::Outcome::Error(error)) => error,
+            None if self.is(ProducerDefect::BelievesAnEmptyAnswer) => return Verdict::Appended(-1),
             None => return Verdict::Unsure,
         };
         let floor = if self.is(ProducerDefect::ForgetsTheFloor) { self.floor() } else { answered.floor };
         let expected = error.expected_sequence.unwrap_or(batch.base);
         match error.code() {
+            ErrorCode::DuplicateSequenceNumber if self.is(ProducerDefect::RecoversFromADuplicate) => Verdict::Refused,
             ErrorCode::DuplicateSequenceNumber => Verdict::Appended(-1),
             ErrorCode::OutOfOrderSequenceNumber if expected < floor => Verdict::Lost,
             ErrorCode::OutOfOrderSequenceNumber if batch.base < expected && expected < batch.end() => Verdict::Shared,
@@ -297,6 +318,10 @@ impl Producer {
         self.forget_calls();
         let Some(answer) = self.init(question).await? else { return self.lose_id().await };
         let told = answer.partitions.into_iter().find(|told| told.topic == self.topic).unwrap_or_default();
+        let is_overlooked = self.is(ProducerDefect::OverlooksALoss) && self.window[0].base <= told.next_sequence;
+        let (next, acknowledged) = (told.next_sequence, self.acknowledged);
+        let is_whole = next >= acknowledged || is_overlooked;
+        ensure!(is_whole, "acknowledged records are gone: from sequence {next} on, of {acknowledged}");
         self.begin(answer.producer_id, answer.producer_epoch);
         self.settle(&told);
         Ok(())
@@ -310,7 +335,8 @@ impl Producer {
                 continue;
             }
             if batch.end() <= told.next_sequence {
-                let entry = told.window.iter().find(|entry| entry.base_sequence == batch.base);
+                let is_told = self.defect != Some(ProducerDefect::ForgetsTheWindow);
+                let entry = told.window.iter().find(|entry| is_told && entry.base_sequence == batch.base);
                 batch.claim = Some(Claim::Appended(entry.map_or(-1, |entry| entry.base_offset)));
             } else if batch.is_refused {
                 batch.claim = Some(Claim::Refused);
@@ -327,8 +353,9 @@ impl Producer {
             self.tag_the_unresolved();
             return Ok(());
         }
-        for batch in &mut self.window {
-            batch.claim.get_or_insert(Claim::Unknown);
+        let forgets = self.is(ProducerDefect::ForgetsAcknowledgements);
+        for batch in self.window.iter_mut().filter(|batch| forgets || batch.claim.is_none()) {
+            batch.claim = Some(Claim::Unknown);
         }
         self.fresh_id().await
     }
@@ -341,7 +368,7 @@ impl Producer {
 
     fn begin(&mut self, id: i64, epoch: i32) {
         self.forget_calls();
-        (self.id, self.epoch, self.next) = (id, epoch, 0);
+        (self.id, self.epoch, self.next, self.acknowledged) = (id, epoch, 0, 0);
     }
 
     fn forget_calls(&mut self) {

@@ -75,10 +75,17 @@ fn claimed(answer: &Result<SendResponse, Status>, count: usize, defect: Option<S
         Some(SenderDefect::ForgetsTheFailure) if answer.is_err() => Some(Claim::Unknown),
         _ => None,
     };
-    let mut claims = Vec::with_capacity(count);
+    let mut claims: Vec<Claim> = Vec::with_capacity(count);
     for outcome in wire::send(count, answer) {
         let (some, claim) = match outcome {
-            SendOutcome::Accepted { place, .. } => (1, Claim::Appended(place.offset)),
+            SendOutcome::Accepted { place, .. } => {
+                let offset = match defect {
+                    Some(SenderDefect::CountsFromNowhere) if place.offset < 0 => place.offset + claims.len() as i64,
+                    Some(SenderDefect::ForgetsOffsets) => -1,
+                    _ => place.offset,
+                };
+                (1, Claim::Appended(offset))
+            }
             SendOutcome::Refused(some) => (some, Claim::Refused),
             SendOutcome::Unknown(some) => (some, Claim::Unknown),
         };

@@ -1,8 +1,9 @@
 //! An idempotent producer: every record is in the log once and in order, whatever fails on the way.
 //!
 //! Each batch gets a tag, which is the producer's id and epoch and the sequence of its first record. A tag is for ever: a batch
-//! whose outcome is not known is sent again, unchanged, and the broker recognises it. When sending again does not help, a recovery
-//! tells what is in the log, and only what certainly is not gets a new tag. The numbers R1 to R13 are those of proto/RULES.md.
+//! whose outcome is not known is sent again, unchanged, and the broker recognises it. When sending again does not help, a
+//! recovery tells what is in the log, and only what certainly is not gets a new tag. The numbers R1 to R13 are those of
+//! proto/RULES.md.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -13,13 +14,11 @@ use oncelog_clients::{
         self, BatchError, BatchResult, ErrorCode, InitProducerIdRequest, InitProducerIdResponse, ProduceRequest, Record,
         batch_result::Outcome as Answer, broker_service_client::BrokerServiceClient,
     },
+    within,
 };
 use rand::Rng;
 use tokio::{sync::mpsc, task::JoinSet, time::sleep};
-use tonic::{
-    Code, Request, Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Code, Request, Status, transport::Channel};
 
 /// What became of a batch.
 #[derive(Clone, Debug)]
@@ -72,10 +71,13 @@ pub struct Producer {
     id: i64,
     epoch: i32,
     next: i64,
+    /// The highest end of a batch that was acknowledged in this epoch.
+    acknowledged: i64,
     token: String,
     /// R1: at most five tagged batches from the lowest unresolved one on, resolved ones in between included.
     window: VecDeque<Batch>,
-    /// Each is done with the base sequence of its batch. They end with their epoch, so no answer is taken for that of another (R6).
+    /// Each is done with the base sequence of its batch. They end with their epoch, so no answer is taken for that of another
+    /// (R6).
     calls: JoinSet<(i64, Verdict)>,
 }
 
@@ -89,7 +91,8 @@ impl Producer {
     ) -> anyhow::Result<Self> {
         let token = format!("{:032x}", rand::random::<u128>()); // R13: of this process alone
         let (window, calls) = (VecDeque::new(), JoinSet::new());
-        let mut producer = Self { broker, topic, partition, timeout, id: 0, epoch: 0, next: 0, token, window, calls };
+        let (id, epoch, next, acknowledged) = (0, 0, 0, 0);
+        let mut producer = Self { broker, topic, partition, timeout, id, epoch, next, acknowledged, token, window, calls };
         producer.fresh_id().await?;
         Ok(producer)
     }
@@ -123,7 +126,10 @@ impl Producer {
         let index = self.window.iter().position(is_it).expect("in the window until it is resolved");
         let batch = &mut self.window[index];
         match verdict {
-            Verdict::Appended(offset) => batch.outcome = Some(Outcome::Appended(offset)),
+            Verdict::Appended(offset) => {
+                batch.outcome = Some(Outcome::Appended(offset));
+                self.acknowledged = self.acknowledged.max(batch.end());
+            }
             Verdict::Again => {
                 batch.attempts += 1;
                 self.send(index);
@@ -159,11 +165,11 @@ impl Producer {
         };
         let produce =
             ProduceRequest { producer_id: Some(self.id), producer_epoch: self.epoch, batches: vec![batch], ..Default::default() };
-        let (mut broker, request) = (self.broker.clone(), self.request(produce));
+        let (mut broker, request, timeout) = (self.broker.clone(), self.request(produce), self.timeout);
         self.calls.spawn(async move {
             sleep(backoff(attempts)).await;
-            let answer = broker.produce(request).await;
-            (base, judge(base, end, floor, answer.map(|response| response.into_inner().results.pop())))
+            let answer = within(timeout, broker.produce(request)).await;
+            (base, judge(base, end, floor, answer.map(|mut response| response.results.pop())))
         });
     }
 
@@ -179,13 +185,13 @@ impl Producer {
         let Some(answer) = self.init(recovery).await? else { return self.lose_id().await };
         let is_mine = |p: &&v1::init_producer_id_response::Partition| p.topic == self.topic && p.partition == self.partition;
         let told = answer.partitions.iter().find(is_mine).cloned().unwrap_or_default(); // R3: absent means nothing of this epoch
-        if told.next_sequence < self.window[0].base {
+        if told.next_sequence < self.acknowledged {
             bail!("acknowledged records are gone: {}/{} from sequence {} on", self.topic, self.partition, told.next_sequence);
         }
         if told.next_sequence > self.next {
             return self.lose_id().await;
         }
-        (self.epoch, self.next) = (answer.producer_epoch, 0); // R9: the only place where an epoch is learned
+        self.begin(&answer);
         for index in 0..self.window.len() {
             let batch = &mut self.window[index];
             if batch.outcome.is_some() {
@@ -213,17 +219,22 @@ impl Producer {
 
     async fn fresh_id(&mut self) -> anyhow::Result<()> {
         let Some(answer) = self.init(InitProducerIdRequest::default()).await? else { bail!("the broker hands out no id") };
-        (self.id, self.epoch, self.next) = (answer.producer_id, answer.producer_epoch, 0);
+        self.begin(&answer);
         Ok(())
+    }
+
+    /// R9: the only place where an epoch is learned.
+    fn begin(&mut self, answer: &InitProducerIdResponse) {
+        (self.id, self.epoch, self.next, self.acknowledged) = (answer.producer_id, answer.producer_epoch, 0, 0);
     }
 
     /// Repeats the same question until it is answered. None: the id expired, or another process recovered it.
     async fn init(&mut self, question: InitProducerIdRequest) -> anyhow::Result<Option<InitProducerIdResponse>> {
         for attempts in 1.. {
             let request = self.request(question.clone());
-            match self.broker.init_producer_id(request).await {
+            match within(self.timeout, self.broker.init_producer_id(request)).await {
                 // A producer that writes to one partition gets its answer in one page.
-                Ok(answer) => return Ok(Some(answer.into_inner())),
+                Ok(answer) => return Ok(Some(answer)),
                 Err(status) if matches!(status.code(), Code::NotFound | Code::FailedPrecondition) => return Ok(None),
                 Err(status) if status.code() == Code::InvalidArgument => bail!(status),
                 Err(_) => sleep(backoff(attempts)).await,
@@ -281,7 +292,7 @@ const WINDOW: usize = 5;
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let assignment = Assignment::from_environment("127.0.0.1:50051")?;
-    let broker = BrokerServiceClient::new(Endpoint::new(assignment.address.clone())?.connect_lazy());
+    let broker = BrokerServiceClient::new(assignment.channel()?);
     let producer = Producer::start(broker, assignment.topic.clone(), 0, assignment.timeout).await?;
     let (give, batches) = mpsc::channel(1);
     let (resolved, mut outcomes) = mpsc::channel(WINDOW);

@@ -7,13 +7,11 @@ use oncelog_clients::{
     v1::{
         Record, SendFailure, SendRequest, producer_service_client::ProducerServiceClient, send_failure::outcome::Outcome as Told,
     },
+    within,
 };
 use prost::Message;
 use tokio::time::sleep;
-use tonic::{
-    Code, Request, Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Code, Request, Status, transport::Channel};
 use tonic_types::pb;
 
 /// What became of a record.
@@ -27,15 +25,15 @@ enum Outcome {
 
 /// The outcome of each record.
 ///
-/// One whose outcome is unknown is not sent again here, because that may make two of it. Give records an id of your own, in the key
-/// or in a header, if a reader has to tell.
+/// One whose outcome is unknown is not sent again here, because that may make two of it. Give records an id of your own, in the
+/// key or in a header, if a reader has to tell.
 async fn send(producer: &mut ProducerServiceClient<Channel>, request: &SendRequest, timeout: Duration) -> Vec<Outcome> {
     let count = request.records.len();
     for attempt in 1.. {
         let mut call = Request::new(request.clone());
         call.set_timeout(timeout);
-        let status = match producer.send(call).await {
-            Ok(sent) => return sent.into_inner().records.iter().map(|record| Outcome::Appended(record.offset)).collect(),
+        let status = match within(timeout, producer.send(call)).await {
+            Ok(sent) => return sent.records.iter().map(|record| Outcome::Appended(record.offset)).collect(),
             Err(status) => status,
         };
         // The deadline, a broken connection, a killed service: they all look alike, whatever the code.
@@ -63,6 +61,8 @@ fn outcomes(failure: &SendFailure, count: usize) -> Vec<Outcome> {
         for (index, record) in (0..told.count).zip(told.first_index..) {
             let Some(outcome) = usize::try_from(record).ok().and_then(|record| outcomes.get_mut(record)) else { continue };
             *outcome = match &told.outcome {
+                // -1: nobody knows where any of them is.
+                Some(Told::Appended(appended)) if appended.offset < 0 => Outcome::Appended(appended.offset),
                 Some(Told::Appended(appended)) => Outcome::Appended(appended.offset + i64::from(index)),
                 Some(Told::Refused(refused)) => Outcome::Refused(refused.message.clone()),
                 Some(Told::Unknown(_)) | None => Outcome::Unknown,
@@ -77,8 +77,7 @@ const ATTEMPTS: u32 = 10;
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let assignment = Assignment::from_environment("127.0.0.1:50052")?;
-    // tonic sends nothing again on its own.
-    let mut producer = ProducerServiceClient::new(Endpoint::new(assignment.address.clone())?.connect_lazy());
+    let mut producer = ProducerServiceClient::new(assignment.channel()?);
     let mut numbers = 0..assignment.records;
     for records in assignment.records().chunks(10) {
         let records: Vec<Record> = records.to_vec();

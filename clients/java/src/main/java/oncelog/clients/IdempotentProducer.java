@@ -16,6 +16,7 @@ import java.util.Deque;
 import java.util.HexFormat;
 import java.util.Iterator;
 import java.util.List;
+import java.util.Objects;
 import java.util.Optional;
 import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.ExecutionException;
@@ -35,9 +36,9 @@ import oncelog.v1.BrokerServiceGrpc;
 /**
  * An idempotent producer: every record is in the log once and in order, whatever fails on the way.
  *
- * <p>Each batch gets a tag, which is the producer's id and epoch and the sequence of its first record. A tag is for ever: a batch whose
- * outcome is not known is sent again, unchanged, and the broker recognises it. When sending again does not help, a recovery tells what
- * is in the log, and only what certainly is not gets a new tag. The numbers R1 to R13 are those of proto/RULES.md.
+ * <p>Each batch gets a tag, which is the producer's id and epoch and the sequence of its first record. A tag is for ever: a batch
+ * whose outcome is not known is sent again, unchanged, and the broker recognises it. When sending again does not help, a recovery
+ * tells what is in the log, and only what certainly is not gets a new tag. The numbers R1 to R13 are those of proto/RULES.md.
  *
  * <p>Writes to one partition. Belongs to one thread.
  */
@@ -91,6 +92,8 @@ final class IdempotentProducer {
     private long id;
     private int epoch;
     private long next;
+    /** The highest end of a batch that was acknowledged in this epoch. */
+    private long acknowledged;
     /** R1: at most five tagged batches from the lowest unresolved one on, resolved ones in between included. */
     private final Deque<Batch> window = new ArrayDeque<>();
     /** Both end with their epoch, so no answer is taken for that of another (R6). */
@@ -108,22 +111,26 @@ final class IdempotentProducer {
     /** Writes the batches, and tells of them in their order, of each when its outcome is known. */
     void write(Iterator<Batch> batches, Consumer<Batch> resolved) throws InterruptedException {
         freshId();
-        while (true) {
-            while (!window.isEmpty() && window.getFirst().outcome != Outcome.PENDING) {
-                resolved.accept(window.removeFirst());
+        try {
+            while (true) {
+                while (!window.isEmpty() && window.getFirst().outcome != Outcome.PENDING) {
+                    resolved.accept(window.removeFirst());
+                }
+                while (window.size() < WINDOW && batches.hasNext()) {
+                    window.addLast(batches.next());
+                    tag(window.getLast());
+                }
+                if (window.isEmpty()) {
+                    return;
+                }
+                Answer answer = answers.poll(sendWhatIsDue(), NANOSECONDS);
+                if (answer != null) {
+                    answer.batch.isOut = false;
+                    hear(answer);
+                }
             }
-            while (window.size() < WINDOW && batches.hasNext()) {
-                window.addLast(batches.next());
-                tag(window.getLast());
-            }
-            if (window.isEmpty()) {
-                return;
-            }
-            Answer answer = answers.poll(sendWhatIsDue(), NANOSECONDS);
-            if (answer != null) {
-                answer.batch.isOut = false;
-                hear(answer);
-            }
+        } finally {
+            calls.cancel(null);
         }
     }
 
@@ -172,9 +179,9 @@ final class IdempotentProducer {
     /** Decides what an answer means. Whatever is not clearly one leaves the batch in doubt: it is sent again, unchanged. */
     private void hear(Answer answer) throws InterruptedException {
         Batch batch = answer.batch;
-        BatchResult result;
+        ProduceResponse response;
         try {
-            result = answer.call.get().getResults(0);
+            response = answer.call.get();
         } catch (ExecutionException failed) {
             Status status = Status.fromThrowable(failed);
             switch (status.getCode()) {
@@ -183,14 +190,19 @@ final class IdempotentProducer {
             }
             return;
         }
-        if (result.hasAck()) {
-            batch.resolve(Outcome.APPENDED, result.getAck().getBaseOffset());
-            return;
+        BatchResult result = response.getResultsCount() > 0 ? response.getResults(0) : BatchResult.getDefaultInstance();
+        switch (result.getOutcomeCase()) {
+            case ACK -> acknowledge(batch, result.getAck().getBaseOffset());
+            case ERROR -> hear(answer, result.getError());
+            case OUTCOME_NOT_SET -> again(batch);
         }
-        BatchError error = result.getError();
+    }
+
+    private void hear(Answer answer, BatchError error) throws InterruptedException {
+        Batch batch = answer.batch;
         long expected = error.getExpectedSequence();
         switch (error.getCode()) {
-            case ERROR_CODE_DUPLICATE_SEQUENCE_NUMBER -> batch.resolve(Outcome.APPENDED, -1);
+            case ERROR_CODE_DUPLICATE_SEQUENCE_NUMBER -> acknowledge(batch, -1);
             case ERROR_CODE_OUT_OF_ORDER_SEQUENCE_NUMBER -> {
                 if (expected < answer.floor) {
                     recover();
@@ -210,6 +222,11 @@ final class IdempotentProducer {
         }
     }
 
+    private void acknowledge(Batch batch, long offset) {
+        batch.resolve(Outcome.APPENDED, offset);
+        acknowledged = Math.max(acknowledged, batch.end());
+    }
+
     private void again(Batch batch) {
         batch.attempts++;
         batch.due = System.nanoTime() + backoff(batch.attempts).toNanos();
@@ -217,7 +234,7 @@ final class IdempotentProducer {
 
     /** Not final: a copy may be in the log (R5). */
     private void refuse(Batch batch, String why) throws InterruptedException {
-        batch.refusal = String.valueOf(why);
+        batch.refusal = Objects.requireNonNullElse(why, "no reason was given");
         recover();
     }
 
@@ -236,15 +253,15 @@ final class IdempotentProducer {
                 .findFirst()
                 .orElse(InitProducerIdResponse.Partition.getDefaultInstance()); // R3: absent means nothing of this epoch
         long inLog = told.getNextSequence();
-        if (inLog < window.getFirst().base) {
-            throw new IllegalStateException("acknowledged records are gone: %s/%d from sequence %d on".formatted(topic, partition, inLog));
+        if (inLog < acknowledged) {
+            throw new IllegalStateException(
+                    "acknowledged records are gone: %s/%d from sequence %d on".formatted(topic, partition, inLog));
         }
         if (inLog > next) {
             loseId();
             return;
         }
-        epoch = answer.getProducerEpoch(); // R9: the only place where an epoch is learned
-        next = 0;
+        begin(answer);
         for (Batch batch : window) {
             if (batch.outcome != Outcome.PENDING) {
                 continue;
@@ -275,10 +292,15 @@ final class IdempotentProducer {
     }
 
     private void freshId() throws InterruptedException {
-        InitProducerIdResponse answer = init(InitProducerIdRequest.getDefaultInstance()).orElseThrow();
+        begin(init(InitProducerIdRequest.getDefaultInstance()).orElseThrow());
+    }
+
+    /** The only place where an epoch is learned (R9). */
+    private void begin(InitProducerIdResponse answer) {
         id = answer.getProducerId();
         epoch = answer.getProducerEpoch();
         next = 0;
+        acknowledged = 0;
     }
 
     /** Repeats the same question until it is answered. Empty: the id expired, or another process recovered it. */
@@ -320,17 +342,20 @@ final class IdempotentProducer {
     public static void main(String[] args) throws InterruptedException {
         var assignment = Assignment.fromEnvironment("127.0.0.1:50051");
         ManagedChannel channel = assignment.channel();
-        var producer = new IdempotentProducer(channel, assignment.topic(), 0, assignment.timeout());
-        var number = new int[] {0};
-        producer.write(assignment.tens().stream().map(Batch::new).iterator(), batch -> {
-            for (int index = 0; index < batch.records.size(); index++) {
-                System.out.println(number[0]++ + " " + switch (batch.outcome) {
-                    case APPENDED -> "appended " + (batch.offset < 0 ? -1 : batch.offset + index);
-                    case REFUSED -> "refused " + batch.refusal;
-                    case UNKNOWN, PENDING -> "unknown";
-                });
-            }
-        });
-        channel.shutdownNow();
+        try {
+            var producer = new IdempotentProducer(channel, assignment.topic(), 0, assignment.timeout());
+            var number = new int[] {0};
+            producer.write(assignment.tens().stream().map(Batch::new).iterator(), batch -> {
+                for (int index = 0; index < batch.records.size(); index++) {
+                    System.out.println(number[0]++ + " " + switch (batch.outcome) {
+                        case APPENDED -> "appended " + (batch.offset < 0 ? -1 : batch.offset + index);
+                        case REFUSED -> "refused " + batch.refusal;
+                        case UNKNOWN, PENDING -> "unknown";
+                    });
+                }
+            });
+        } finally {
+            channel.shutdownNow();
+        }
     }
 }

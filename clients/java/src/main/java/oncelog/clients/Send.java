@@ -25,8 +25,8 @@ final class Send {
     /**
      * The outcome of each record: "appended OFFSET", "refused WHY" or "unknown".
      *
-     * <p>A record whose outcome is unknown is in the log once or not at all. It is not sent again here, because that may make two of it.
-     * Give records an id of your own, in the key or in a header, if a reader has to tell.
+     * <p>A record whose outcome is unknown is in the log once or not at all. It is not sent again here, because that may make two
+     * of it. Give records an id of your own, in the key or in a header, if a reader has to tell.
      */
     static List<String> send(ProducerServiceBlockingStub producer, String topic, List<Record> records, Duration timeout)
             throws InterruptedException {
@@ -74,7 +74,10 @@ final class Send {
             for (int index = 0; index < outcome.getCount(); index++) {
                 int record = outcome.getFirstIndex() + index;
                 switch (outcome.getOutcomeCase()) {
-                    case APPENDED -> told.set(record, "appended " + (outcome.getAppended().getOffset() + index));
+                    case APPENDED -> {
+                        long offset = outcome.getAppended().getOffset(); // -1: nobody knows where any of them is
+                        told.set(record, "appended " + (offset < 0 ? offset : offset + index));
+                    }
                     case REFUSED -> told.set(record, "refused " + outcome.getRefused().getMessage());
                     default -> {}
                 }
@@ -86,13 +89,16 @@ final class Send {
     public static void main(String[] args) throws InterruptedException {
         var assignment = Assignment.fromEnvironment("127.0.0.1:50052");
         ManagedChannel channel = assignment.channel();
-        var producer = ProducerServiceGrpc.newBlockingStub(channel);
-        int number = 0;
-        for (List<Record> records : assignment.tens()) {
-            for (String outcome : send(producer, assignment.topic(), records, assignment.timeout())) {
-                System.out.println(number++ + " " + outcome);
+        try {
+            var producer = ProducerServiceGrpc.newBlockingStub(channel);
+            int number = 0;
+            for (List<Record> records : assignment.tens()) {
+                for (String outcome : send(producer, assignment.topic(), records, assignment.timeout())) {
+                    System.out.println(number++ + " " + outcome);
+                }
             }
+        } finally {
+            channel.shutdownNow();
         }
-        channel.shutdownNow();
     }
 }
