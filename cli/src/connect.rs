@@ -1,6 +1,6 @@
 //! The way to a service, what it trusts and shows on it, and what is said when it fails: one line with the gRPC code, the reason, and what to do.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Once, time::Duration};
 
 use anyhow::Context;
 use oncelog_edge::security::{dial, reload::Reload};
@@ -51,9 +51,12 @@ async fn link(service: &str, url: &str, secured: &Secured) -> anyhow::Result<Lin
     let parsed = url.parse::<Uri>().ok().filter(|uri| uri.scheme().is_some() && uri.authority().is_some());
     let to = parsed.with_context(|| format!("--{service} {url:?} is not a URL like http://host:port"))?;
     let Secured { tls_ca, tls_cert, tls_key, token_file } = secured.clone();
-    let dial = dial::Files { ca: tls_ca, cert: tls_cert, key: tls_key, token: token_file }
-        .open(&to, &Reload::default())
-        .map_err(anyhow::Error::msg)?;
+    let files = dial::Files { ca: tls_ca, cert: tls_cert, key: tls_key, token: token_file };
+    if let Some(warning) = files.warning(&to) {
+        // However many connections there will be.
+        WARNED.call_once(|| eprintln!("oncelog: {warning}"));
+    }
+    let dial = files.open(&to, &Reload::default()).map_err(anyhow::Error::msg)?;
     let endpoint = dial::endpoint(&to)
         .connect_timeout(CONNECT_TIMEOUT)
         .initial_stream_window_size(WINDOW_BYTES)
@@ -122,6 +125,7 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     cause.to_string()
 }
 
+static WARNED: Once = Once::new();
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const WINDOW_BYTES: u32 = 8 << 20;
 /// A batch is below 64 MiB before compression; data that does not compress, and what is around it, is a little more.

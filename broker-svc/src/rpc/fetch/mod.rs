@@ -47,7 +47,7 @@ pub(super) struct Serving {
     pub(super) room: Room,
     /// Turns true when the broker is about to end: then no stream goes on.
     pub(super) draining: watch::Receiver<bool>,
-    /// What the caller may do: asked again for each response, as a stream may outlive it.
+    /// What the caller may do: asked again for each response, at the last moment, and whenever it changes, as a stream may outlive it.
     pub(super) rights: Rights,
 }
 
@@ -134,6 +134,9 @@ impl Reading {
             if has_more || !has_answered {
                 let place = self.place_for_a_response().await?;
                 let response = if has_more { self.respond().await? } else { Response::new(self.ends) };
+                // Not before: the caller may have let the stream wait for days.
+                self.serving.rights.still_hold()?;
+                self.serving.rights.check(Operation::Read, &self.name.topic)?;
                 place.send(Ok(response));
                 has_answered = true;
             } else {
@@ -151,8 +154,6 @@ impl Reading {
 
     /// Looks where the log ends now.
     fn look(&mut self) -> Result<(), Fault> {
-        self.serving.rights.still_hold()?;
-        self.serving.rights.check(Operation::Read, &self.name.topic)?;
         self.tail.mark_unchanged();
         self.ends = ends_of(&self.tail, &self.name)?;
         if self.next < self.ends.start {
@@ -166,7 +167,7 @@ impl Reading {
         self.until.map_or(self.ends.end, |until| until.min(self.ends.end))
     }
 
-    /// Waits for something as long as there is a caller and the broker is not about to end.
+    /// Waits for something as long as there is a caller, it may read the topic, and the broker is not about to end.
     async fn wait<T>(&self, something: impl Future<Output = T>) -> Result<T, End> {
         let mut draining = self.serving.draining.clone();
         tokio::select! {
@@ -174,6 +175,7 @@ impl Reading {
             _ = draining.wait_for(|draining| *draining) => Err(self.stopping().into()),
             () = self.send.closed() => Err(End::CallerLeft),
             done = something => Ok(done),
+            fault = self.serving.rights.end_for(Operation::Read, &self.name.topic) => Err(fault.into()),
         }
     }
 
