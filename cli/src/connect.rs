@@ -1,4 +1,5 @@
-//! The way to a service, what it trusts and shows on it, and what is said when it fails: one line with the gRPC code, the reason, and what to do.
+//! The way to a service, what it trusts and shows on it, and what is said when it fails: one line with the gRPC code, the reason,
+//! and what to do.
 
 use std::{path::PathBuf, sync::Once, time::Duration};
 

@@ -6,8 +6,8 @@
 //! | `/readyz` | 200, or 503 with the reason |
 //! | `/metrics` | metrics as text, in Prometheus' format |
 //!
-//! Nobody is asked who they are, so nobody gets much: a connection is for one request, and is closed a few seconds after it began,
-//! however far that is. One more than there are places for is closed as soon as it is accepted.
+//! Nobody is asked who they are, so nobody gets much: a connection is for one request, and is closed a few seconds after it
+//! began, however far that is. One more than there are places for is closed as soon as it is accepted.
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 

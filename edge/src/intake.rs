@@ -8,15 +8,16 @@
 //! A refusal is about the message that there is no room for. One piece may hold the end of a message and begin others: what is
 //! whole goes on before. On a stream it is answered then; else its sender would take it for the one that was refused.
 //!
-//! What is paid comes back when the service takes a message over. Of a stream that is when it asks for more: the transport decodes
-//! all that is whole first. Of any other call it is when the service lets the request's [`Share`] go.
+//! What is paid comes back when the service takes a message over. Of a stream that is when it asks for more: the transport
+//! decodes all that is whole first. Of any other call it is when the service lets the request's [`Share`] go.
 //!
-//! A message that does not arrive in time ends its call, or silent callers could hold the budget; who has sent nothing at all holds
-//! a place among the calls, and has as long.
+//! A message that does not arrive in time ends its call, or silent callers could hold the budget; who has sent nothing at all
+//! holds a place among the calls, and has as long.
 //!
-//! Answers that are streams are limited by whoever makes them. What is served beside the contract has no limits of its own: a watch of
-//! health takes one short message and may then be open for days. So such a call holds its place until its answer ends. And since nobody
-//! is asked who they are before a call of health, such calls have a budget of their own: they take nothing from those of the contract.
+//! Answers that are streams are limited by whoever makes them. What is served beside the contract has no limits of its own: a
+//! watch of health takes one short message and may then be open for days. So such a call holds its place until its answer ends.
+//! And since nobody is asked who they are before a call of health, such calls have a budget of their own: they take nothing from
+//! those of the contract.
 
 use std::{
     future::Future,
@@ -45,8 +46,8 @@ pub struct Limits {
     /// Bytes of messages, from the size of the largest: each counts its bytes, or [`SUBMESSAGE_BYTES`] for each submessage in it
     /// if that is more.
     pub bytes: u64,
-    /// Calls of the contract that are not answered yet, or whose caller still sends; from 1. For others (health, reflection) there is
-    /// room beside them, for one in [`BESIDE`] and for 1 at least, until their answer ends, with [`CALL_BYTES`] each.
+    /// Calls of the contract that are not answered yet, or whose caller still sends; from 1. For others (health, reflection)
+    /// there is room beside them, for one in [`BESIDE`] and for 1 at least, until their answer ends, with [`CALL_BYTES`] each.
     pub calls: u64,
     /// Time from the first byte of a message to its last.
     pub message_time: Duration,
@@ -154,8 +155,8 @@ where
     }
 }
 
-/// What a request that is whole has paid for its memory; it comes back when the last copy is dropped. A service finds it among the
-/// extensions of its request and keeps it as long as it has the decoded message and has not accounted for it by itself.
+/// What a request that is whole has paid for its memory; it comes back when the last copy is dropped. A service finds it among
+/// the extensions of its request and keeps it as long as it has the decoded message and has not accounted for it by itself.
 #[derive(Clone, Debug)]
 pub struct Share(Arc<Paid>);
 

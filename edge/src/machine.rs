@@ -33,8 +33,8 @@ impl fmt::Debug for WallClock {
     }
 }
 
-/// Raises the limit of open files as far as this process may, and tells it. Each connection and each file of a journal takes one, and
-/// the limit that processes start with is often 1,024. Where that is refused the limit stays, and the log says so.
+/// Raises the limit of open files as far as this process may, and tells it. Each connection and each file of a journal takes one,
+/// and the limit that processes start with is often 1,024. Where that is refused the limit stays, and the log says so.
 pub fn raise_open_files() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {

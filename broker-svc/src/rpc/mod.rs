@@ -111,9 +111,9 @@ impl BrokerRpc {
         Ok((ask?, paid))
     }
 
-    /// Hands a call of `Produce` over to the owner. The memory of what was decoded was paid for on its way in, with `arrived`; once
-    /// the owner has the call, it has its own account. Batches without a trace of their own are in that of the call. One for a topic
-    /// that the caller may not write to is refused in its place.
+    /// Hands a call of `Produce` over to the owner. The memory of what was decoded was paid for on its way in, with `arrived`;
+    /// once the owner has the call, it has its own account. Batches without a trace of their own are in that of the call. One for
+    /// a topic that the caller may not write to is refused in its place.
     async fn hand_over(
         &self,
         request: v1::ProduceRequest,
@@ -288,7 +288,8 @@ fn owner_hash(rights: &Rights) -> Option<OwnerHash> {
 }
 
 /// Refuses batches for topics that the caller may not write to. They are not looked for in the log: whether they are there is
-/// something that only one who may write need know, and a producer that lost the right asks by a recovery, as after any refusal (R5).
+/// something that only one who may write need know, and a producer that lost the right asks by a recovery, as after any refusal
+/// (R5).
 fn refuse_denied(ask: &mut Ask, rights: &Rights) {
     let Ask::Produce { batches, .. } = ask else { return };
     if rights.are_unlimited() {
@@ -310,8 +311,8 @@ fn refuse_denied(ask: &mut Ask, rights: &Rights) {
     }
 }
 
-/// Topics that are named may be described to whoever may do anything with them. Whoever would have them created needs to be allowed
-/// what creates them: writing, or administering.
+/// Topics that are named may be described to whoever may do anything with them. Whoever would have them created needs to be
+/// allowed what creates them: writing, or administering.
 fn check_described(ask: &Ask, rights: &Rights) -> Result<(), Fault> {
     let Ask::DescribeTopics { topics, create, .. } = ask else { return Ok(()) };
     let allowed = rights.now();
@@ -327,8 +328,9 @@ fn check_described(ask: &Ask, rights: &Rights) -> Result<(), Fault> {
     Ok(())
 }
 
-/// What the caller may know of a page of topics. Where to go on is said by the last topic that it may know of: the page's own end would
-/// tell it the name of another. Of a page without any nothing is said: it is to be asked again for what follows on the topic returned.
+/// What the caller may know of a page of topics. Where to go on is said by the last topic that it may know of: the page's own end
+/// would tell it the name of another. Of a page without any nothing is said: it is to be asked again for what follows on the
+/// topic returned.
 fn shown_topics(mut page: TopicPage, rights: &Rights) -> Result<TopicPage, TopicName> {
     if rights.are_unlimited() {
         return Ok(page);

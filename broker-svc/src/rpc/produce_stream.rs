@@ -40,8 +40,8 @@ pub(super) fn serve(rpc: BrokerRpc, rights: Rights, requests: Streaming<ProduceS
     InOrder::new(queue)
 }
 
-/// Ends when the requests do, when nobody wants answers any more, when the caller's token is no longer valid, or when the broker is
-/// about to end.
+/// Ends when the requests do, when nobody wants answers any more, when the caller's token is no longer valid, or when the broker
+/// is about to end.
 async fn hand_over_all(
     rpc: BrokerRpc,
     rights: Rights,

@@ -1,7 +1,7 @@
 //! The spans of batches that are in a trace, from their arrival to the answer: which outcome each got.
 //!
-//! The pipeline is told the context of a batch's span in place of its sender's, so that what is waited for on the batch's behalf, its
-//! predecessors or the group that it is written with, stands below it.
+//! The pipeline is told the context of a batch's span in place of its sender's, so that what is waited for on the batch's behalf,
+//! its predecessors or the group that it is written with, stands below it.
 
 use std::mem;
 

@@ -15,8 +15,8 @@ use super::{
 };
 use crate::entry::{Append, Entry};
 
-/// A batch that arrived and is well-formed in itself. One above the size limit need not be verified: it is appended by nobody, and
-/// acknowledged only if it equals one that was verified when it was appended.
+/// A batch that arrived and is well-formed in itself. One above the size limit need not be verified: it is appended by nobody,
+/// and acknowledged only if it equals one that was verified when it was appended.
 #[derive(Clone, Debug, Hash)]
 pub struct Arrival {
     /// Where it is for.

@@ -72,7 +72,8 @@ impl Access {
         Self { asking: None, files: Reload::default() }
     }
 
-    /// Asks for certificates, tokens, or either; if for neither, nobody is asked. Without permissions whoever is known may do everything.
+    /// Asks for certificates, tokens, or either; if for neither, nobody is asked. Without permissions whoever is known may do
+    /// everything.
     pub(super) fn new(
         by_certificate: bool,
         tokens: Option<Current<Tokens>>,
@@ -184,8 +185,8 @@ impl Rights {
         }
     }
 
-    /// Waits until what the caller showed is no longer valid, mostly for ever: whoever serves a stream on which nothing happens could
-    /// not ask. As [`Self::still_hold`].
+    /// Waits until what the caller showed is no longer valid, mostly for ever: whoever serves a stream on which nothing happens
+    /// could not ask. As [`Self::still_hold`].
     pub async fn end(&self) -> Fault {
         match &self.0 {
             Some((asking, caller)) => asking.taken_back(caller).await,

@@ -1,5 +1,5 @@
-//! The way to another service: its address, looked up anew for each connection; TLS, with the certificates that are the newest then;
-//! and the token that calls show.
+//! The way to another service: its address, looked up anew for each connection; TLS, with the certificates that are the newest
+//! then; and the token that calls show.
 
 use std::{
     future::Future,
@@ -116,8 +116,8 @@ impl Dial {
     }
 }
 
-/// The endpoint for an address. TLS is the connector's business, so the endpoint itself is plaintext; what calls say of themselves is
-/// `to`, whatever its scheme.
+/// The endpoint for an address. TLS is the connector's business, so the endpoint itself is plaintext; what calls say of
+/// themselves is `to`, whatever its scheme.
 pub fn endpoint(to: &Uri) -> Endpoint {
     let mut parts = to.clone().into_parts();
     parts.scheme = Some(Scheme::HTTP);

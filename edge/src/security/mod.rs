@@ -1,8 +1,9 @@
 //! Who gets in, and what they may do: certificates, tokens, permissions, all of them from files and replaced without a restart.
 //!
-//! Two questions, each with its owner. Who calls? A certificate says so for a connection ([`tls`]), a token for a call ([`tokens`]);
-//! either is a name ([`identity`]). May they? [`permissions`] says so. [`access`] asks both, at the edge of a service, before anything
-//! of a call is looked at. Without certificates of callers and without tokens nobody is asked, and everybody may do everything.
+//! Two questions, each with its owner. Who calls? A certificate says so for a connection ([`tls`]), a token for a call
+//! ([`tokens`]); either is a name ([`identity`]). May they? [`permissions`] says so. [`access`] asks both, at the edge of a
+//! service, before anything of a call is looked at. Without certificates of callers and without tokens nobody is asked, and
+//! everybody may do everything.
 //!
 //! | file | owns |
 //! |---|---|

@@ -1,8 +1,8 @@
 //! Who may do what with which topics.
 //!
-//! The file has a line for each permission: an identity, or `*` for everybody who is known; what it may do, of `read`, `write` and
-//! `administer`, with commas in between; and topics, with commas in between too: names, or beginnings of names with a `*` behind.
-//! What no line gives is not allowed. `#` begins a comment.
+//! The file has a line for each permission: an identity, or `*` for everybody who is known; what it may do, of `read`, `write`
+//! and `administer`, with commas in between; and topics, with commas in between too: names, or beginnings of names with a `*`
+//! behind. What no line gives is not allowed. `#` begins a comment.
 //!
 //! ```text
 //! # who       may         with

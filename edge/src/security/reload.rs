@@ -1,9 +1,9 @@
 //! Files that are read again when they change, without a restart.
 //!
-//! They are looked at every [`EVERY`], by their content: what mounts secrets replaces a link somewhere above them, of which nobody
-//! who watches a file is told. A file may be seen half written, and files that belong together half replaced; the half of a list may
-//! well be understood, and would shut out those in the other half. So nothing is done about anything new until the next look has found
-//! the same: then it holds, or, if it cannot be used, an alarm is given, and everything stays as it was.
+//! They are looked at every [`EVERY`], by their content: what mounts secrets replaces a link somewhere above them, of which
+//! nobody who watches a file is told. A file may be seen half written, and files that belong together half replaced; the half of
+//! a list may well be understood, and would shut out those in the other half. So nothing is done about anything new until the
+//! next look has found the same: then it holds, or, if it cannot be used, an alarm is given, and everything stays as it was.
 
 use std::{
     fs::File,

@@ -1,5 +1,5 @@
-//! TLS: a server's certificate and key and whom it trusts, and the same of a caller; all of it from files, and the newest of it for
-//! every new connection. A connection that stands keeps what it began with.
+//! TLS: a server's certificate and key and whom it trusts, and the same of a caller; all of it from files, and the newest of it
+//! for every new connection. A connection that stands keeps what it began with.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -54,8 +54,8 @@ impl ServerTls {
 }
 
 impl ClientTls {
-    /// Trusts those for whom `ca` vouches, or, without it, whom this machine trusts. Shows `shown`, a certificate and its key, if there
-    /// is one.
+    /// Trusts those for whom `ca` vouches, or, without it, whom this machine trusts. Shows `shown`, a certificate and its key, if
+    /// there is one.
     ///
     /// # Errors
     /// A file cannot be read or used, or this machine trusts nobody.
@@ -90,8 +90,8 @@ fn server_config(cert: &[u8], key: &[u8], ca: Option<&[u8]>, may_be_unknown: boo
     };
     let mut config = builder.with_single_cert(certificates(cert)?, private_key(key)?).map_err(text)?;
     if ca.is_some() {
-        // A session that goes on would bring the certificate of an earlier handshake along, which may have expired since, and nobody
-        // would ask.
+        // A session that goes on would bring the certificate of an earlier handshake along, which may have expired since, and
+        // nobody would ask.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
     }

@@ -1,7 +1,7 @@
 //! Which tokens are valid, and whose they are.
 //!
-//! The file has a line for each token: a name, and the token, or `sha256:` and the hexadecimal SHA-256 of it, so that the file holds
-//! no secret. A name may stand there several times, so that a token can be replaced without a gap. `#` begins a comment.
+//! The file has a line for each token: a name, and the token, or `sha256:` and the hexadecimal SHA-256 of it, so that the file
+//! holds no secret. A name may stand there several times, so that a token can be replaced without a gap. `#` begins a comment.
 //!
 //! A token is looked up by its hash: how long that takes says nothing about any token.
 

@@ -77,8 +77,8 @@ impl Admission {
     /// Hands the records of a request over to the session, and tells where their outcomes will be told.
     ///
     /// # Errors
-    /// Nothing was handed over: the request is wrong, its caller may not write to its topic, its topic or partition does not exist,
-    /// too much is waiting already, or `max.block.ms` passed before the broker told its partitions or memory was free.
+    /// Nothing was handed over: the request is wrong, its caller may not write to its topic, its topic or partition does not
+    /// exist, too much is waiting already, or `max.block.ms` passed before the broker told its partitions or memory was free.
     pub(crate) async fn admit(
         &self,
         request: SendRequest,
@@ -131,8 +131,8 @@ impl Admission {
         Ok(Prepared { topic, count, records, reserved, traced: traced.into_iter().collect() })
     }
 
-    /// Puts the records of a request behind those of earlier ones of the same caller, to be handed over with them, if it goes to the
-    /// same topic and need not wait for anything. Whether the caller may write to the topic was asked for the first of them.
+    /// Puts the records of a request behind those of earlier ones of the same caller, to be handed over with them, if it goes to
+    /// the same topic and need not wait for anything. Whether the caller may write to the topic was asked for the first of them.
     ///
     /// # Errors
     /// The request, as it came: it has to be prepared by itself, or there is something wrong with it.
