@@ -7,8 +7,8 @@
 //!  Fetch ──▶ Reader, as far as the owner says that the log is durable
 //! ```
 //!
-//! Each loop has a thread of its own ([`Workers`]). It listens from the first moment, and is ready when the journal has been read. When the disk fails it ends by itself, at
-//! once: see [`Broker::failed`].
+//! Each loop has a thread of its own ([`Workers`]). It listens from the first moment, and is ready when the journal has been
+//! read. When the disk fails it ends by itself, at once: see [`Broker::failed`].
 
 use std::{
     io,
@@ -86,9 +86,8 @@ impl Broker {
     /// and told by the admin port's `/readyz`. Traces and metrics are exported to `telemetry`.
     ///
     /// # Errors
-    /// Settings that conflict ([`crate::config::Conflict`]), a file of security that cannot be used, an address that cannot be listened
-    /// on, or a journal that cannot be
-    /// opened: damaged, locked, or of a newer format.
+    /// Settings that conflict ([`crate::config::Conflict`]), a file of security that cannot be used, an address that cannot be
+    /// listened on, or a journal that cannot be opened: damaged, locked, or of a newer format.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -287,14 +286,15 @@ impl Broker {
         self.metrics.text()
     }
 
-    /// Waits until it ends by itself, which it does when the disk fails, or by a defect. Then the process has to end at once: what
-    /// is on the disk is unknown, and only the next opening finds out (I8).
+    /// Waits until it ends by itself, which it does when the disk fails, or by a defect. Then the process has to end at once:
+    /// what is on the disk is unknown, and only the next opening finds out (I8).
     pub async fn failed(&mut self) -> anyhow::Error {
         self.failures.recv().await.unwrap_or_else(|| anyhow::anyhow!("all parts of the broker ended"))
     }
 
-    /// Ends it: says that it is not ready and serves on for a while, takes no more connections, finishes the calls that are there, and
-    /// closes the journal with a mark that it was closed in order. A stop without that, by `kill -9` or by a power failure, loses nothing either.
+    /// Ends it: says that it is not ready and serves on for a while, takes no more connections, finishes the calls that are
+    /// there, and closes the journal with a mark that it was closed in order. A stop without that, by `kill -9` or by a power
+    /// failure, loses nothing either.
     ///
     /// # Errors
     /// A part ended wrongly, or the journal could not be closed in time.

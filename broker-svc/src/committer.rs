@@ -230,7 +230,8 @@ mod tests {
         state::State,
     };
 
-    /// What is told is what the next admission counts on: a marker comes behind each group when it gets quiet, and takes its part.
+    /// What is told is what the next admission counts on: a marker comes behind each group when it gets quiet, and takes its
+    /// part.
     #[tokio::test(start_paused = true)]
     async fn the_room_that_is_told_behind_a_group_is_there_behind_its_marker_too() {
         let options = Options { spares: 0, ballast_bytes: 0, ..Options::new(1) };

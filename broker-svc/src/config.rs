@@ -63,8 +63,8 @@ pub struct Config {
     #[arg(long, env = "ONCELOG_BROKER_RETENTION_BYTES", value_name = "BYTES")]
     pub retention_bytes: Option<u64>,
 
-    /// The oldest segments go when all their records are older than this, in milliseconds; -1: never. The one that is written to stays,
-    /// so a broker that writes little keeps records until they fill a segment. Default: 7 days.
+    /// The oldest segments go when all their records are older than this, in milliseconds; -1: never. The one that is written to
+    /// stays, so a broker that writes little keeps records until they fill a segment. Default: 7 days.
     #[arg(long, env = "ONCELOG_BROKER_RETENTION_MS", default_value_t = 604_800_000, value_parser = clap::value_parser!(i64).range(-1..), allow_negative_numbers = true, value_name = "MS")]
     pub retention_ms: i64,
 
@@ -76,8 +76,9 @@ pub struct Config {
     #[arg(long, env = "ONCELOG_BROKER_MAX_REQUEST_BYTES", default_value_t = 8 << 20, value_parser = range(64 << 10, 64 << 20), value_name = "BYTES")]
     pub max_request_bytes: usize,
 
-    /// Memory for requests that are being worked on, all together, in bytes, where a batch counts 1,024 bytes at least; and as much
-    /// again for those on their way in, where a submessage counts 256 bytes at least. More are refused with RESOURCE_EXHAUSTED.
+    /// Memory for requests that are being worked on, all together, in bytes, where a batch counts 1,024 bytes at least; and as
+    /// much again for those on their way in, where a submessage counts 256 bytes at least. More are refused with
+    /// RESOURCE_EXHAUSTED.
     #[arg(long, env = "ONCELOG_BROKER_QUEUED_MAX_REQUEST_BYTES", default_value_t = 256 << 20, value_parser = range(1 << 20, 1 << 40), value_name = "BYTES")]
     pub queued_max_request_bytes: usize,
 
@@ -92,9 +93,9 @@ pub struct Config {
     )]
     pub max_connections: usize,
 
-    /// Most Fetch streams at a time, from 1; a further one is refused with RESOURCE_EXHAUSTED. Each takes at most five times 1 MiB and
-    /// the largest batch. All together take at most 256 MiB for batches that are large when they are unpacked, and 256 MiB for records
-    /// above 1 MiB that their callers have not taken yet.
+    /// Most Fetch streams at a time, from 1; a further one is refused with RESOURCE_EXHAUSTED. Each takes at most five times 1
+    /// MiB and the largest batch. All together take at most 256 MiB for batches that are large when they are unpacked, and 256
+    /// MiB for records above 1 MiB that their callers have not taken yet.
     #[arg(long, env = "ONCELOG_BROKER_MAX_FETCHES", default_value_t = 1_000, value_parser = range(1, MAX_COUNT), value_name = "N")]
     pub max_fetches: usize,
 
@@ -110,8 +111,8 @@ pub struct Config {
     #[arg(long, env = "ONCELOG_BROKER_MAX_WINDOWS", default_value_t = 4_000_000, value_parser = range(1, MAX_COUNT), value_name = "N")]
     pub max_windows: usize,
 
-    /// A producer of which no batch was appended or recognised for so long is forgotten, in milliseconds. Time when the broker was
-    /// down does not count. Keep it above two hours: producer-svc takes a fresh id after an hour of silence.
+    /// A producer of which no batch was appended or recognised for so long is forgotten, in milliseconds. Time when the broker
+    /// was down does not count. Keep it above two hours: producer-svc takes a fresh id after an hour of silence.
     #[arg(long, env = "ONCELOG_BROKER_PRODUCER_ID_EXPIRATION_MS", default_value_t = 86_400_000, value_parser = clap::value_parser!(u64).range(1..), value_name = "MS")]
     pub producer_id_expiration_ms: u64,
 
@@ -120,8 +121,8 @@ pub struct Config {
     #[arg(long, env = "ONCELOG_BROKER_ACCEPT_CLOCK_JUMP", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub accept_clock_jump: bool,
 
-    /// Certificate for TLS with its chain, in PEM. With it connections are encrypted. This file and the other ones of security are
-    /// read again when they change.
+    /// Certificate for TLS with its chain, in PEM. With it connections are encrypted. This file and the other ones of security
+    /// are read again when they change.
     #[arg(id = "broker_tls_cert", long = "tls-cert", env = "ONCELOG_BROKER_TLS_CERT", value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
 
@@ -137,7 +138,8 @@ pub struct Config {
     #[arg(id = "broker_tokens_file", long = "tokens-file", env = "ONCELOG_BROKER_TOKENS_FILE", value_name = "FILE")]
     pub tokens_file: Option<PathBuf>,
 
-    /// Who may do what: a name or *, read,write,administer, and topics on each line. Default: whoever is let in may do everything.
+    /// Who may do what: a name or *, read,write,administer, and topics on each line. Default: whoever is let in may do
+    /// everything.
     #[arg(
         id = "broker_permissions_file",
         long = "permissions-file",

@@ -23,8 +23,8 @@ impl PartitionId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TokenHash(pub [u8; 16]);
 
-/// The first 16 bytes of a hash of the name of an identity: whose a producer id is. The name itself is not kept; who owns an id is
-/// only ever compared with who calls.
+/// The first 16 bytes of a hash of the name of an identity: whose a producer id is. The name itself is not kept; who owns an id
+/// is only ever compared with who calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct OwnerHash(pub [u8; 16]);
 
@@ -93,8 +93,8 @@ pub enum Entry {
     Opened {
         /// By the wall clock, since the last group before.
         downtime: Duration,
-        /// Nobody can tell whether that was a downtime or a wrong clock, or could not at an earlier opening, and no operator has said.
-        /// As long as that is so nothing is dropped for its age and nobody expires.
+        /// Nobody can tell whether that was a downtime or a wrong clock, or could not at an earlier opening, and no operator has
+        /// said. As long as that is so nothing is dropped for its age and nobody expires.
         is_clock_doubtful: bool,
     },
 }

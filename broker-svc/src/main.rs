@@ -40,7 +40,7 @@ async fn main() {
 async fn run(cli: Cli) -> anyhow::Result<()> {
     let signals = Signals::register()?;
     let telemetry = telemetry::init("broker-svc", cli.log_format, "info")?;
-    machine::raise_open_files()?;
+    machine::raise_open_files();
     let ended = serve(cli.config, signals, telemetry.telemetry()).await;
     // After a failure the process ends at once, and with it whatever is not told yet.
     if ended.is_ok() {

@@ -86,8 +86,8 @@ impl Handle {
     /// Accounts for the memory of a request that keeps `bytes`.
     ///
     /// # Errors
-    /// `RESOURCE_EXHAUSTED`: too much is being worked on; `MESSAGE_TOO_LARGE`: it would never fit. Nothing of the request has been
-    /// looked at.
+    /// `RESOURCE_EXHAUSTED`: too much is being worked on; `MESSAGE_TOO_LARGE`: it would never fit. Nothing of the request has
+    /// been looked at.
     pub(crate) fn reserve(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Fault> {
         if bytes.div_ceil(MEMORY_UNIT) > self.max_bytes.div_ceil(MEMORY_UNIT) {
             let most = self.max_bytes;
@@ -109,8 +109,8 @@ impl Handle {
     /// Asks, and waits for the answer. If the wait is given up, what was asked is done all the same.
     ///
     /// # Errors
-    /// `BROKER_NOT_AVAILABLE`: the owner takes no more requests; nothing was done. `KAFKA_STORAGE_ERROR`: the broker ended before it
-    /// answered, and whether it was done is unknown.
+    /// `BROKER_NOT_AVAILABLE`: the owner takes no more requests; nothing was done. `KAFKA_STORAGE_ERROR`: the broker ended before
+    /// it answered, and whether it was done is unknown.
     pub(crate) async fn ask(&self, by: Option<OwnerHash>, request: Request, memory: OwnedSemaphorePermit) -> Result<Told, Fault> {
         self.hand_over(by, request, memory).await?.await
     }
@@ -265,8 +265,9 @@ impl Owner {
     }
 }
 
-/// How many requests a turn takes, from the first on: it ends with the one that reaches [`BATCHES_PER_TURN`]. A request may have ten
-/// thousand batches, and until the turn is over no group leaves for the disk, no answer is told, and no early batch stops waiting.
+/// How many requests a turn takes, from the first on: it ends with the one that reaches [`BATCHES_PER_TURN`]. A request may have
+/// ten thousand batches, and until the turn is over no group leaves for the disk, no answer is told, and no early batch stops
+/// waiting.
 fn one_turn(asked: &[Asked]) -> usize {
     let batches = |asked: &Asked| match &asked.request {
         Request::Produce { batches, .. } => batches.len(),
@@ -313,8 +314,8 @@ const REQUESTS_PER_TURN: usize = 256;
 const BATCHES_PER_TURN: usize = 2_000;
 /// Between two looks for partitions that nobody follows any more.
 const CHORES_PAUSE: Duration = Duration::from_secs(1);
-/// What a batch keeps while its request is worked on, in bytes, beside its data or if it has none: itself on its way through the broker,
-/// its entry, its outcome, its place in the answer, and what allocations round up.
+/// What a batch keeps while its request is worked on, in bytes, beside its data or if it has none: itself on its way through the
+/// broker, its entry, its outcome, its place in the answer, and what allocations round up.
 pub(crate) const BATCH_BYTES: usize = 1 << 10;
 const _: () = assert!(
     size_of::<v1::Batch>()

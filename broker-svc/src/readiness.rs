@@ -1,9 +1,9 @@
-//! Whether callers should come: from the moment that the journal is open to the moment that the process is to end, except while the
-//! journal stands still.
+//! Whether callers should come: from the moment that the journal is open to the moment that the process is to end, except while
+//! the journal stands still.
 //!
-//! A group that waits for space, or for a disk that does not answer, holds up every answer behind it. Nobody is told a lie meanwhile,
-//! and nobody is told anything. After a while that is worth saying: what looks after the process can then do what it does for one
-//! that is not ready, and whoever is on call sees why. It becomes ready again by itself.
+//! A group that waits for space, or for a disk that does not answer, holds up every answer behind it. Nobody is told a lie
+//! meanwhile, and nobody is told anything. After a while that is worth saying: what looks after the process can then do what it
+//! does for one that is not ready, and whoever is on call sees why. It becomes ready again by itself.
 
 use std::time::Duration;
 

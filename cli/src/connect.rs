@@ -1,7 +1,7 @@
 //! The way to a service, what it trusts and shows on it, and what is said when it fails: one line with the gRPC code, the reason,
 //! and what to do.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{io, path::PathBuf, sync::Once, time::Duration};
 
 use oncelog_edge::security::{dial, reload::Reload};
 use oncelog_proto::{
@@ -52,9 +52,12 @@ async fn link(service: &str, url: &str, secured: &Secured) -> anyhow::Result<Lin
     let is_no_url = || Exit::Usage.because(format!("--{service} {url:?} is not a URL like http://host:port"));
     let to = parsed.ok_or_else(is_no_url)?;
     let Secured { tls_ca, tls_cert, tls_key, token_file } = secured.clone();
-    let dial = dial::Files { ca: tls_ca, cert: tls_cert, key: tls_key, token: token_file }
-        .open(&to, &Reload::default())
-        .map_err(anyhow::Error::msg)?;
+    let files = dial::Files { ca: tls_ca, cert: tls_cert, key: tls_key, token: token_file };
+    if let Some(warning) = files.warning(&to) {
+        // However many connections there will be.
+        WARNED.call_once(|| eprintln!("oncelog: {warning}"));
+    }
+    let dial = files.open(&to, &Reload::default()).map_err(anyhow::Error::msg)?;
     let endpoint = dial::endpoint(&to)
         .connect_timeout(CONNECT_TIMEOUT)
         .initial_stream_window_size(WINDOW_BYTES)
@@ -134,6 +137,7 @@ fn is_distrust(error: &(dyn std::error::Error + 'static)) -> bool {
     causes.filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|error| error.kind() == io::ErrorKind::InvalidData)
 }
 
+static WARNED: Once = Once::new();
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const WINDOW_BYTES: u32 = 8 << 20;
 /// A batch is below 64 MiB before compression; data that does not compress, and what is around it, is a little more.

@@ -9,7 +9,7 @@ use std::{ffi::OsString, io::Write, net::SocketAddr, path::PathBuf, pin::pin, pr
 
 use anyhow::Context;
 use broker_svc::Broker;
-use oncelog_edge::{shutdown::Signals, telemetry};
+use oncelog_edge::{machine, shutdown::Signals, telemetry};
 use producer_svc::Producer;
 
 use crate::output::{self, Output};
@@ -44,6 +44,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let signals = Signals::register()?;
     let telemetry = telemetry::init("oncelog dev", telemetry::LogFormat::Text, "warn")?;
+    machine::raise_open_files();
 
     let mut broker = broker_svc::Config::parse_args([OsString::from("--data-dir"), args.data_dir.clone().into()])?;
     broker.listen = args.broker_listen;

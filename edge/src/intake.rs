@@ -8,14 +8,16 @@
 //! A refusal is about the message that there is no room for. One piece may hold the end of a message and begin others: what is
 //! whole goes on before. On a stream it is answered then; else its sender would take it for the one that was refused.
 //!
-//! What is paid comes back when the service takes a message over. Of a stream that is when it asks for more: the transport decodes
-//! all that is whole first. Of any other call it is when the service lets the request's [`Share`] go.
+//! What is paid comes back when the service takes a message over. Of a stream that is when it asks for more: the transport
+//! decodes all that is whole first. Of any other call it is when the service lets the request's [`Share`] go.
 //!
-//! A message that does not arrive in time ends its call, or silent callers could hold the budget; who has sent nothing at all holds
-//! a place among the calls, and has as long.
+//! A message that does not arrive in time ends its call, or silent callers could hold the budget; who has sent nothing at all
+//! holds a place among the calls, and has as long.
 //!
-//! Answers that are streams are limited by whoever makes them. What is served beside the contract has no limits of its own: a watch of
-//! health takes one short message and may then be open for days. So such a call holds its place until its answer ends.
+//! Answers that are streams are limited by whoever makes them. What is served beside the contract has no limits of its own: a
+//! watch of health takes one short message and may then be open for days. So such a call holds its place until its answer ends.
+//! And since nobody is asked who they are before a call of health, such calls have a budget of their own: they take nothing from
+//! those of the contract.
 
 use std::{
     future::Future,
@@ -44,8 +46,8 @@ pub struct Limits {
     /// Bytes of messages, from the size of the largest: each counts its bytes, or [`SUBMESSAGE_BYTES`] for each submessage in it
     /// if that is more.
     pub bytes: u64,
-    /// Calls that are not answered yet, or whose caller still sends; those that are not of the contract until their answer ends;
-    /// from 1.
+    /// Calls of the contract that are not answered yet, or whose caller still sends; from 1. For others (health, reflection)
+    /// there is room beside them, for one in [`BESIDE`] and for 1 at least, until their answer ends, with [`CALL_BYTES`] each.
     pub calls: u64,
     /// Time from the first byte of a message to its last.
     pub message_time: Duration,
@@ -64,18 +66,30 @@ impl Limits {
 
 /// Makes every call pay for what it sends.
 #[derive(Clone, Debug)]
-pub struct IntakeLayer {
-    budget: Arc<Budget>,
+pub struct IntakeLayer(Budgets);
+
+/// Out of which calls are paid for.
+#[derive(Clone, Debug)]
+struct Budgets {
+    contract: Arc<Budget>,
+    beside: Arc<Budget>,
 }
 
 impl IntakeLayer {
-    /// One budget for everything that is served through it.
+    /// One budget for all calls of the contract that are served through it, and one for all others.
     ///
     /// # Panics
     /// If a limit is 0.
     pub fn new(limits: Limits) -> Self {
         assert!(limits.bytes > 0 && limits.calls > 0, "an intake that takes nothing in");
-        Self { budget: Arc::new(Budget { limits, bytes: AtomicU64::new(0), calls: AtomicU64::new(0) }) }
+        let calls = (limits.calls / BESIDE).max(1);
+        let beside = Limits { calls, bytes: calls * CALL_BYTES, ..limits };
+        let setting_bytes = limits.bytes;
+        let budget = |limits, what| {
+            let (bytes, calls) = (AtomicU64::new(0), AtomicU64::new(0));
+            Arc::new(Budget { limits, setting_bytes, what, bytes, calls })
+        };
+        Self(Budgets { contract: budget(limits, "calls"), beside: budget(beside, "calls of health and reflection") })
     }
 }
 
@@ -83,7 +97,7 @@ impl<S> Layer<S> for IntakeLayer {
     type Service = Intake<S>;
 
     fn layer(&self, inner: S) -> Intake<S> {
-        Intake { inner, budget: Arc::clone(&self.budget) }
+        Intake { inner, budgets: self.0.clone() }
     }
 }
 
@@ -91,7 +105,7 @@ impl<S> Layer<S> for IntakeLayer {
 #[derive(Clone, Debug)]
 pub struct Intake<S> {
     inner: S,
-    budget: Arc<Budget>,
+    budgets: Budgets,
 }
 
 impl<S> Service<Request<Body>> for Intake<S>
@@ -109,13 +123,14 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let Some(place) = Place::take(&self.budget) else {
-            let refused = self.budget.too_many_calls().to_status().into_http();
+        let call = Call::of(request.uri().path());
+        let budget = if call.is_some() { &self.budgets.contract } else { &self.budgets.beside };
+        let Some(place) = Place::take(budget) else {
+            let refused = budget.too_many_calls().to_status().into_http();
             return Box::pin(std::future::ready(Ok(refused)));
         };
         let place = Arc::new(place);
-        let call = Call::of(request.uri().path());
-        let share = Share(Arc::new(Paid { budget: Arc::clone(&self.budget), bytes: AtomicU64::new(0) }));
+        let share = Share(Arc::new(Paid { budget: Arc::clone(budget), bytes: AtomicU64::new(0) }));
         let is_stream = call.is_some_and(|call| call.is_stream);
         if !is_stream {
             request.extensions_mut().insert(share.clone());
@@ -140,14 +155,18 @@ where
     }
 }
 
-/// What a request that is whole has paid for its memory; it comes back when the last copy is dropped. A service finds it among the
-/// extensions of its request and keeps it as long as it has the decoded message and has not accounted for it by itself.
+/// What a request that is whole has paid for its memory; it comes back when the last copy is dropped. A service finds it among
+/// the extensions of its request and keeps it as long as it has the decoded message and has not accounted for it by itself.
 #[derive(Clone, Debug)]
 pub struct Share(Arc<Paid>);
 
 #[derive(Debug)]
 struct Budget {
     limits: Limits,
+    /// What the setting says, of which this may be a part.
+    setting_bytes: u64,
+    /// What is paid for out of it.
+    what: &'static str,
     bytes: AtomicU64,
     calls: AtomicU64,
 }
@@ -159,10 +178,10 @@ impl Budget {
     }
 
     fn too_many_calls(&self) -> Fault {
-        let (calls, (setting, key)) = (self.limits.calls, self.limits.setting);
-        let message = format!("{calls} calls are under way, as many as {setting} has room for; send this one again later");
+        let (calls, what, (setting, key)) = (self.limits.calls, self.what, self.limits.setting);
+        let message = format!("{calls} {what} are under way, as many as {setting} has room for; send this one again later");
         let fault = Fault::new(ErrorCode::ResourceExhausted, message).with("calls", calls);
-        fault.with(key, self.limits.bytes).retry_after(RETRY_AFTER)
+        fault.with(key, self.setting_bytes).retry_after(RETRY_AFTER)
     }
 
     /// Why a message that takes `bytes`, or more, was not let in.
@@ -359,6 +378,8 @@ impl http_body::Body for Leaving {
 
 /// What a call takes beside its messages, in bytes: its headers, and what the transport and the service remember of it.
 pub const CALL_BYTES: u64 = 4 << 10;
+/// How many calls of the contract there may be for each that is not of it.
+pub const BESIDE: u64 = 16;
 const LEAST_CALLS: u64 = 1_024;
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
@@ -387,6 +408,10 @@ mod tests {
         fn new(bytes: u64, calls: u64) -> Self {
             let setting = ("--most", "most");
             Self { layer: IntakeLayer::new(Limits { bytes, calls, message_time: Duration::from_secs(60), setting }) }
+        }
+
+        fn paid(&self) -> u64 {
+            self.layer.0.contract.bytes.load(Ordering::Relaxed)
         }
 
         /// Calls; the request as the service gets it, or the status.
@@ -444,9 +469,9 @@ mod tests {
         drop(first);
         let mut again = edge.call(UNARY, vec![message(1_000, 0)]).await.expect("a place").into_body();
         next(&mut again).await.expect("all of it");
-        assert_eq!(edge.layer.budget.bytes.load(Ordering::Relaxed), 1_000);
+        assert_eq!(edge.paid(), 1_000);
         drop(again);
-        assert_eq!(edge.layer.budget.bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(edge.paid(), 0);
     }
 
     #[tokio::test]
@@ -486,10 +511,10 @@ mod tests {
             edge.call(STREAM, vec![message(1_000, 0), message(1_000, 0), cut, rest]).await.expect("a place").into_body();
         for paid in [1_000, 1_000, 1_000, 900] {
             next(&mut body).await.expect("there is room");
-            assert_eq!(edge.layer.budget.bytes.load(Ordering::Relaxed), paid);
+            assert_eq!(edge.paid(), paid);
         }
         drop(body);
-        assert_eq!(edge.layer.budget.bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(edge.paid(), 0);
     }
 
     #[tokio::test]
@@ -517,7 +542,7 @@ mod tests {
         for size in [&sizes[..], &[5 + 600, 400]].concat() {
             assert_eq!(next(&mut body).await.expect("there is room for it"), size);
         }
-        assert_eq!(edge.layer.budget.bytes.load(Ordering::Relaxed), 1_000);
+        assert_eq!(edge.paid(), 1_000);
 
         // And one that finds none.
         let sent = vec![[message(0, 0), message(1, 0)].concat()];
@@ -525,7 +550,7 @@ mod tests {
         assert_eq!(next(&mut other).await.expect("it is empty"), 5);
         assert_refused(&next(&mut other).await.expect_err("one byte"), Code::ResourceExhausted, "RESOURCE_EXHAUSTED");
         drop((body, other));
-        assert_eq!(edge.layer.budget.bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(edge.paid(), 0);
     }
 
     #[tokio::test]
@@ -552,8 +577,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn watches_of_health_are_limited_like_other_streams() {
-        let edge = Edge::new(1_000, 2);
+    async fn watches_of_health_are_limited_and_take_nothing_from_other_calls() {
+        let edge = Edge::new(1_000, 2 * BESIDE);
         // The request is taken over whole, and the answer never ends.
         let open = async || {
             let endless = || Body::new(axum::body::Body::from_stream(tokio_stream::pending::<Result<Bytes, Infallible>>()));
@@ -566,12 +591,32 @@ mod tests {
         let _second = open().await.expect("a place");
         let status = open().await.expect_err("two are open");
         assert_refused(&status, Code::ResourceExhausted, "RESOURCE_EXHAUSTED");
+        assert!(status.message().starts_with("2 calls of health and reflection are under way"), "{status:?}");
+        let mut others = Vec::new();
+        for _ in 0..2 * BESIDE {
+            others.push(edge.call(UNARY, Vec::new()).await.expect("they have places of their own"));
+        }
+        edge.call(UNARY, Vec::new()).await.expect_err("and no more");
         drop(first);
         open().await.expect("a place again");
         // An answer that is no stream holds nothing once it is told.
         for _ in 0..3 {
             edge.call(WATCH, Vec::new()).await.expect("a place");
         }
+    }
+
+    #[tokio::test]
+    async fn what_calls_of_health_send_takes_nothing_from_other_calls() {
+        let edge = Edge::new(1_000, 1);
+        let all = usize::try_from(CALL_BYTES).expect("small");
+        let mut health = edge.call(WATCH, vec![message(all, 1)]).await.expect("a place").into_body();
+        next(&mut health).await.expect("all but a byte");
+        assert_eq!(edge.paid(), 0);
+        let mut other = edge.call(UNARY, vec![message(1_000, 0)]).await.expect("a place").into_body();
+        next(&mut other).await.expect("there is room");
+        drop(health);
+        let mut health = edge.call(WATCH, vec![message(all + 1, 0)]).await.expect("a place").into_body();
+        assert_refused(&next(&mut health).await.expect_err("a byte more"), Code::InvalidArgument, "MESSAGE_TOO_LARGE");
     }
 
     #[tokio::test(start_paused = true)]

@@ -34,17 +34,15 @@ impl fmt::Debug for WallClock {
 }
 
 /// Raises the limit of open files as far as this process may, and tells it. Each connection and each file of a journal takes one,
-/// and the limit that processes start with is often 1,024.
-///
-/// # Errors
-/// The operating system refuses.
-pub fn raise_open_files() -> io::Result<()> {
+/// and the limit that processes start with is often 1,024. Where that is refused the limit stays, and the log says so.
+pub fn raise_open_files() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current != maximum {
-        setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
+    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        Ok(()) => tracing::info!(before = current, limit = maximum, "open files"),
+        Err(error) => {
+            tracing::warn!(limit = current, %error, "the limit of open files cannot be raised; raise it with `ulimit -n`")
+        }
     }
-    tracing::info!(before = current, limit = maximum, "open files");
-    Ok(())
 }
 
 /// A random number.
@@ -61,7 +59,7 @@ mod tests {
 
     #[test]
     fn as_many_files_may_be_open_as_the_process_is_allowed() {
-        raise_open_files().expect("it is allowed");
+        raise_open_files();
         let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
         assert_eq!(current, maximum);
     }

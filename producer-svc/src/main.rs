@@ -37,7 +37,7 @@ async fn main() -> ExitCode {
 async fn run(cli: Cli) -> anyhow::Result<()> {
     let signals = Signals::register()?;
     let telemetry = telemetry::init("producer-svc", cli.log_format, "info")?;
-    machine::raise_open_files()?;
+    machine::raise_open_files();
     let ended = serve(cli.config, signals, telemetry.telemetry()).await;
     telemetry.end().await;
     ended

@@ -327,6 +327,15 @@ fn files_of_security_that_need_each_other_are_named() {
     assert_eq!(settings.broker_security.token.as_deref(), Some(std::path::Path::new("token")));
     assert!(!settings.reflection && settings.connection_max_age.is_zero());
     assert_eq!(settings.drain_wait, Duration::from_secs(5));
+    assert!(settings.warnings.is_empty(), "{:?}", settings.warnings);
+    for (flags, said) in [
+        (&["--broker=http://b:1", "--broker-token-file=t", "--tokens-file=t"][..], "show a token in plaintext"),
+        (&["--broker=http://localhost:1", "--broker-token-file=t"], "writes in its name"),
+        (&["--broker=https://b:1", "--broker-tls-cert=c", "--broker-tls-key=k"], "writes in its name"),
+    ] {
+        let warnings = good(flags, &[], "").warnings;
+        assert!(warnings.len() == 1 && warnings[0].contains(said), "{flags:?}: {warnings:?}");
+    }
     for (flags, said) in [
         (&["--tls-cert=c"][..], "tls.cert is given without tls.key"),
         (&["--tls-client-ca=c"], "tls.client.ca is given without tls.cert"),

@@ -67,8 +67,9 @@ impl Service {
     async fn start_on(name: &str, workplace: &Workplace, mut flags: Vec<String>, addr: SocketAddr, listen: SocketAddr) -> Self {
         let admin = port::free();
         flags.extend([format!("--listen={listen}"), format!("--admin-listen={admin}")]);
-        // Everything that it could say.
-        let program = binaries::program(name).with_variable("ONCELOG_LOG", "trace");
+        // Everything that it could say, and the libraries, which say it only if they are named.
+        let said = "trace,h2=trace,hyper=trace,hyper_util=trace,tower=trace,tonic=trace,axum=trace";
+        let program = binaries::program(name).with_variable("ONCELOG_LOG", said);
         let log = workplace.path(&format!("{name}.log")).display().to_string();
         let mut service = Self { program, flags, log, process: None, addr, admin };
         service.launch().await;

@@ -158,9 +158,54 @@ async fn records_travel_over_mutual_tls_and_certificates_are_replaced_while_ever
     producer(&second.https(), known(&new, &new_caller)).send(send("t")).await.expect("over a new connection");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_name_in_a_certificate_decides_what_may_be_written_and_a_token_counts_for_more() {
+    let workplace = Workplace::new();
+    let authority = Authority::new(workplace.path("authority"));
+    let (server, writer) = (authority.server("broker"), authority.caller("writer"));
+    let (tokens, permissions) = (workplace.path("tokens"), workplace.path("permissions"));
+    std::fs::write(&tokens, format!("reports {REPORTS}\n")).expect("writable");
+    std::fs::write(&permissions, "test:writer write orders\nreports read orders\n").expect("writable");
+    let service = Service::broker(
+        &workplace,
+        &[
+            flag("tls-cert", &server.cert),
+            flag("tls-key", &server.key),
+            flag("tls-client-ca", &authority.ca()),
+            flag("tokens-file", &tokens),
+            flag("permissions-file", &permissions),
+        ],
+    )
+    .await;
+    let trusting = || Files { ca: Some(authority.ca()), ..Files::default() };
+    let certified = || Files { cert: Some(writer.cert.clone()), key: Some(writer.key.clone()), ..trusting() };
+    let reports = token(&workplace, "reports", REPORTS).token;
+    let write = async |files: Files, topic: &str| {
+        let request = produce(None, vec![batch(topic, 0)]);
+        let produced = broker(&service.https(), files).produce(request).await.map_err(|status| reason(&status))?;
+        told(&produced.into_inner().results[0]).map_err(|(_, message)| message)
+    };
+    assert_eq!(write(certified(), "orders").await, Ok(0));
+    let denied = write(certified(), "payments").await.expect_err("not given");
+    assert!(denied.starts_with("test:writer may not write topic payments"), "{denied}");
+    let denied = write(Files { token: reports.clone(), ..certified() }, "orders").await.expect_err("not given");
+    assert!(denied.starts_with("reports may not write topic orders"), "{denied}");
+    assert_eq!(write(trusting(), "orders").await, Err("SASL_AUTHENTICATION_FAILED".to_owned()), "nobody");
+    let read = async |files| {
+        let request = FetchRequest { topic: "orders".to_owned(), ..Default::default() };
+        let mut records = broker(&service.https(), files).fetch(request).await.map_err(|status| status.code())?.into_inner();
+        let response = records.message().await.map_err(|status| status.code())?;
+        Ok(response.map(|response| response.records.len()))
+    };
+    assert_eq!(read(Files { token: reports, ..trusting() }).await, Ok(Some(1)));
+    assert_eq!(read(certified()).await, Err(Code::PermissionDenied));
+}
+
 /// A broker and a producer with tokens and permissions.
 struct Guarded {
     workplace: Workplace,
+    /// Of both services' certificates, if they have some.
+    authority: Option<Authority>,
     broker: Service,
     producer: Service,
 }
@@ -175,7 +220,28 @@ ops            read,write,administer *
 
 impl Guarded {
     async fn start(broker_flags: &[String], producer_flags: &[String]) -> Self {
+        Self::start_in(Workplace::new(), None, broker_flags, producer_flags).await
+    }
+
+    async fn start_over_tls() -> Self {
         let workplace = Workplace::new();
+        let authority = Authority::new(workplace.path("authority"));
+        let flags = ["broker", "producer"].map(|name| {
+            let pair = authority.server(name);
+            [flag("tls-cert", &pair.cert), flag("tls-key", &pair.key)]
+        });
+        let [broker, producer] = flags.map(Vec::from);
+        let producer = [producer, vec![flag("broker-tls-ca", &authority.ca())]].concat();
+        Self::start_in(workplace, Some(authority), &broker, &producer).await
+    }
+
+    async fn start_in(
+        workplace: Workplace,
+        authority: Option<Authority>,
+        broker_flags: &[String],
+        producer_flags: &[String],
+    ) -> Self {
+        let url = |service: &Service| if authority.is_some() { service.https() } else { service.http() };
         let (tokens, permissions) = (workplace.path("tokens"), workplace.path("permissions"));
         let text = format!("orders {ORDERS}\nreports {REPORTS}\nproducer-svc {HOP}\nops operators-s3cret-token-4\n");
         std::fs::write(&tokens, text).expect("writable");
@@ -183,13 +249,21 @@ impl Guarded {
         let guarded = [flag("tokens-file", &tokens), flag("permissions-file", &permissions)];
         let broker = Service::broker(&workplace, &[&guarded, broker_flags].concat()).await;
         let hop = token(&workplace, "hop", HOP).token.expect("written");
-        let hop = [format!("--broker={}", broker.http()), flag("broker-token-file", &hop)];
+        let hop = [format!("--broker={}", url(&broker)), flag("broker-token-file", &hop)];
         let producer = Service::producer(&workplace, &[&guarded, &hop[..], producer_flags].concat()).await;
-        Self { workplace, broker, producer }
+        Self { workplace, authority, broker, producer }
+    }
+
+    fn url(&self, service: &Service) -> String {
+        if self.authority.is_some() { service.https() } else { service.http() }
+    }
+
+    fn shown(&self, name: &str, secret: &str) -> Files {
+        Files { ca: self.authority.as_ref().map(Authority::ca), ..token(&self.workplace, name, secret) }
     }
 
     fn broker_as(&self, name: &str, secret: &str) -> BrokerServiceClient<Link> {
-        broker(&self.broker.http(), token(&self.workplace, name, secret))
+        broker(&self.url(&self.broker), self.shown(name, secret))
     }
 
     fn write(&self, name: &str, text: &str) {
@@ -285,33 +359,54 @@ async fn permissions_and_tokens_are_replaced_while_everything_runs_and_what_cann
     let following = FetchRequest { topic: "orders".to_owned(), follow: true, ..Default::default() };
     let mut following = guarded.broker_as("reports", REPORTS).fetch(following).await.expect("open").into_inner();
     following.message().await.expect("open").expect("what is there");
+    let (_idle, outbound) = mpsc::channel::<SendStreamRequest>(1);
+    let mut sender = producer(&guarded.producer.http(), token(&guarded.workplace, "orders", ORDERS));
+    let mut sent = sender.send_stream(ReceiverStream::new(outbound)).await.expect("open").into_inner();
 
     guarded.write("tokens", "producer-svc another-s3cret-token-5\nops operators-s3cret-token-4\n");
     until("the old token is refused", async || {
         guarded.broker_as("hop2", HOP).describe_topics(DescribeTopicsRequest::default()).await.is_err()
     })
     .await;
-    requests.send(request("orders")).await.expect("open");
+    // They are idle, and hear of it all the same.
     let ended = answers.message().await.expect_err("its token is no longer valid");
     assert_eq!((ended.code(), reason(&ended).as_str()), (Code::Unauthenticated, "SASL_AUTHENTICATION_FAILED"));
     let mut ops = guarded.broker_as("ops", "operators-s3cret-token-4");
-    let before = log_end(&mut ops, "orders").await;
-    ops.produce(produce(None, vec![batch("orders", 0)])).await.expect("taken");
-    let ended = loop {
-        match following.message().await {
-            Ok(Some(_)) => {}
-            Ok(None) => panic!("it follows"),
-            Err(status) => break status,
-        }
-    };
-    assert_eq!(ended.code(), Code::Unauthenticated);
-    assert_eq!(log_end(&mut ops, "orders").await, before.map(|end| end + 1), "nothing of the one that was refused");
+    assert_eq!(following.message().await.expect_err("it is not told what comes").code(), Code::Unauthenticated);
+    assert_eq!(sent.message().await.expect_err("nor is it taken in").code(), Code::Unauthenticated);
+    assert_eq!(log_end(&mut ops, "orders").await, Some(3), "what was written while it was allowed");
 
     // The hop: its stream was opened with the old token, and it goes on by itself once it has the new one.
     guarded.write("hop.token", "another-s3cret-token-5\n");
     let mut sender = producer(&guarded.producer.http(), token(&guarded.workplace, "ops", "operators-s3cret-token-4"));
     until("the producer goes on", async || sender.clone().send(send("orders")).await.is_ok()).await;
     sender.send(send("orders")).await.expect("and on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_topics_name_none_that_their_reader_may_not_know_of() {
+    let guarded = Guarded::start(&[], &[]).await;
+    let mut ops = guarded.broker_as("ops", "operators-s3cret-token-4");
+    // Two pages and a bit, of which only the first topic and the last are shown.
+    let hidden = (1..=5).map(|n| (format!("orders.{n}"), 10_000));
+    for (topic, partitions) in hidden.chain([("orders".to_owned(), 1), ("zz".to_owned(), 1)]) {
+        let create = CreateTopicRequest { topic, partitions };
+        ops.create_topic(create).await.expect("it may");
+    }
+    guarded.write("permissions", "reports read orders,zz\nops read *\n");
+    let mut reports = guarded.broker_as("reports", REPORTS);
+    let page = async |client: &mut BrokerServiceClient<Link>, page_token: String| {
+        let request = DescribeTopicsRequest { page_token, ..Default::default() };
+        let page = client.describe_topics(request).await.expect("a page").into_inner();
+        (page.topics.into_iter().map(|topic| topic.topic).collect::<Vec<_>>(), page.next_page_token)
+    };
+    until("permissions are read again", async || log_end(&mut reports.clone(), "orders.1").await.is_none()).await;
+    assert_eq!(
+        page(&mut ops, String::new()).await,
+        (vec!["orders".to_owned(), "orders.1".to_owned(), "orders.2".to_owned()], "orders.2".to_owned())
+    );
+    assert_eq!(page(&mut reports, String::new()).await, (vec!["orders".to_owned()], "orders".to_owned()));
+    assert_eq!(page(&mut reports, "orders".to_owned()).await, (vec!["zz".to_owned()], String::new()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -368,9 +463,20 @@ async fn a_producer_id_belongs_to_whoever_got_it_and_a_restart_keeps_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_is_in_a_log_an_argument_or_an_error() {
-    let guarded = Guarded::start(&[], &[]).await;
+    let plaintext = Guarded::start(&[], &[]).await;
+    shows_no_secret(&plaintext).await;
+    let over_tls = Guarded::start_over_tls().await;
+    shows_no_secret(&over_tls).await;
+}
+
+async fn shows_no_secret(guarded: &Guarded) {
+    let mut secrets = vec!["s3cret".to_owned()];
+    for name in guarded.authority.as_ref().map_or(&[][..], |_| &["broker", "producer"]) {
+        let pem = std::fs::read_to_string(guarded.workplace.path(&format!("authority/{name}.key"))).expect("a key");
+        secrets.extend(pem.lines().filter(|line| !line.starts_with("-----")).map(str::to_owned));
+    }
     let mut errors = Vec::new();
-    let mut orders = producer(&guarded.producer.http(), token(&guarded.workplace, "orders", ORDERS));
+    let mut orders = producer(&guarded.url(&guarded.producer), guarded.shown("orders", ORDERS));
     orders.send(send("orders")).await.expect("allowed");
     errors.push(format!("{:?}", orders.send(send("payments")).await.expect_err("denied")));
     let wrong = "wrong-s3cret-token-6";
@@ -384,7 +490,9 @@ async fn no_secret_is_in_a_log_an_argument_or_an_error() {
             flag("token-file", &guarded.workplace.path("wrong.token")),
         ]
     };
-    let failed = oncelog(&guarded.workplace, &args(&guarded.broker.http()), "").await;
+    let mut args = args(&guarded.url(&guarded.broker)).to_vec();
+    args.extend(guarded.authority.as_ref().map(|authority| flag("tls-ca", &authority.ca())));
+    let failed = oncelog(&guarded.workplace, &args, "").await;
     assert!(!failed.status.success());
     errors.push(String::from_utf8_lossy(&failed.stderr).into_owned());
     assert!(errors[2].contains("UNAUTHENTICATED") && errors[2].contains("--token-file"), "{}", errors[2]);
@@ -392,17 +500,23 @@ async fn no_secret_is_in_a_log_an_argument_or_an_error() {
     guarded.broker.says("tokens cannot be used").await;
     guarded.write("hop.token", "not one-s3cret-token-8 but three\n");
     guarded.producer.says("the token for calls cannot be used").await;
+    if guarded.authority.is_some() {
+        std::fs::write(guarded.workplace.path("authority/broker.pem"), "no certificate").expect("writable");
+        guarded.broker.says("the server's certificates cannot be used").await;
+    }
     for service in [&guarded.broker, &guarded.producer] {
         let id = service.process().id().expect("it runs").as_raw_nonzero();
         errors.push(std::fs::read_to_string(format!("/proc/{id}/cmdline")).expect("it runs"));
         errors.push(std::fs::read_to_string(format!("/proc/{id}/environ")).expect("it runs"));
         errors.push(get(service.admin, "/metrics").await.expect("told"));
         let said = service.said();
-        assert!(said.contains("\"level\":\"DEBUG\""), "everything is said");
+        assert!(said.contains("\"level\":\"TRACE\"") && said.contains("\"target\":\"h2::"), "everything is said");
         errors.push(said);
     }
     for text in errors {
-        assert!(!text.contains("s3cret"), "{text}");
+        for secret in &secrets {
+            assert!(!text.contains(secret), "{secret}: {text}");
+        }
     }
 }
 
@@ -433,8 +547,10 @@ async fn a_stop_is_seen_before_it_is_felt() {
             () = serves => {}
         }
         stopping.await;
-        let link = link(&addr, Files::default());
-        BrokerServiceClient::new(link).describe_topics(DescribeTopicsRequest::default()).await.expect_err("it has ended");
+        // Who is known, and would be answered.
+        let mut ops = broker(&addr, token(workplace, "ops", "operators-s3cret-token-4"));
+        let refused = ops.describe_topics(DescribeTopicsRequest::default()).await.expect_err("it has ended");
+        assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
     }
 }
 

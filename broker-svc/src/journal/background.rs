@@ -2,9 +2,9 @@
 //! indexes, filling spares, restoring the ballast. Nothing that is acknowledged waits for it.
 //!
 //! A trimmed segment becomes a spare, because writing over blocks that were written before is about twice as fast as taking new
-//! ones from the file system. Its old bytes stay where they are: what makes that safe is said in `tail`. Three things keep a segment
-//! from it: somebody reads it, somebody keeps it by a hard link, or its space is needed (for the ballast, or because there are
-//! spares enough).
+//! ones from the file system. Its old bytes stay where they are: what makes that safe is said in `tail`. Three things keep a
+//! segment from it: somebody reads it, somebody keeps it by a hard link, or its space is needed (for the ballast, or because
+//! there are spares enough).
 
 use std::{
     io::{self, IoSlice},

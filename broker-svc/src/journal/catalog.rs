@@ -94,8 +94,8 @@ pub(super) struct Doomed {
     readers: Arc<Readers>,
 }
 
-/// Stands for those who read a segment's file: as long as there is one, the file is not filled anew under its eyes. New ones do not
-/// come once the segment has left the catalog.
+/// Stands for those who read a segment's file: as long as there is one, the file is not filled anew under its eyes. New ones do
+/// not come once the segment has left the catalog.
 #[derive(Debug)]
 pub(super) struct Readers;
 
@@ -117,8 +117,8 @@ pub(super) struct BlockRef {
     /// Of the partition's blocks in this segment.
     pub(super) number: usize,
     pub(super) source: Source,
-    /// The partition's last one in the active segment, as it was at that moment: nothing of the partition was behind it, and what it
-    /// got since is not in it.
+    /// The partition's last one in the active segment, as it was at that moment: nothing of the partition was behind it, and what
+    /// it got since is not in it.
     pub(super) grows: bool,
 }
 

@@ -1,14 +1,15 @@
-//! Writing past the page cache. The copy of a large group into new pages of the cache takes several times as long as the disk takes
-//! for the same bytes. A small one is copied in no time, and a follower wants it at once: it stays in the cache, where no read of it
-//! goes to the disk.
+//! Writing past the page cache. The copy of a large group into new pages of the cache takes several times as long as the disk
+//! takes for the same bytes. A small one is copied in no time, and a follower wants it at once: it stays in the cache, where no
+//! read of it goes to the disk.
 //!
-//! The kernel hands the bytes to the device from where they are, so it wants their address, their length and their place in the file
-//! to be multiples of the device's block. Only the last two are the writer's to give; for the first they are gathered here, in one
-//! buffer that is used again and again.
+//! The kernel hands the bytes to the device from where they are, so it wants their address, their length and their place in the
+//! file to be multiples of the device's block. Only the last two are the writer's to give; for the first they are gathered here,
+//! in one buffer that is used again and again.
 //!
-//! A write past the cache is in its place before it returns, but no more durable than any other: the device may hold it in a cache of
-//! its own, and the file system has still to note that these blocks are written. So the sync stays. Readers go on reading through the
-//! cache: the kernel drops the range from it once the write is done, and waits for a read-ahead that was under way.
+//! A write past the cache is in its place before it returns, but no more durable than any other: the device may hold it in a
+//! cache of its own, and the file system has still to note that these blocks are written. So the sync stays. Readers go on
+//! reading through the cache: the kernel drops the range from it once the write is done, and waits for a read-ahead that was
+//! under way.
 
 use std::{
     fs::File,
@@ -122,7 +123,8 @@ fn len(slices: &[IoSlice<'_>]) -> usize {
 
 /// In bytes. No disk in use has larger blocks; one that has refuses.
 const ALIGNMENT: usize = 4096;
-/// From here on the copy takes longer than a follower's read from the disk. A group of one call of the largest usual size has as much.
+/// From here on the copy takes longer than a follower's read from the disk. A group of one call of the largest usual size has as
+/// much.
 pub(super) const LEAST_BYTES: usize = 256 << 10;
 /// The largest group and the block of zeros behind it.
 const MOST_BYTES: usize = MAX_GROUP_BYTES as usize + ALIGNMENT;

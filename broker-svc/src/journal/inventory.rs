@@ -1,5 +1,5 @@
-//! What is in the directory, before anything in it is changed: whether this version may touch it, whose it is, and that no segment
-//! is missing.
+//! What is in the directory, before anything in it is changed: whether this version may touch it, whose it is, and that no
+//! segment is missing.
 
 use std::{collections::BTreeMap, io};
 

@@ -2,8 +2,8 @@
 //!
 //! The last group of an earlier process may be in the page cache alone: its sync may never have returned, or have failed and
 //! dropped the pages. It reads well now and is gone after the next power loss. So what nothing proves durable is written once
-//! more, in place, and synced, before anybody is told of it. Names that an earlier process did not sync become durable with that of
-//! the new segment.
+//! more, in place, and synced, before anybody is told of it. Names that an earlier process did not sync become durable with that
+//! of the new segment.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -170,7 +170,8 @@ impl Found {
         self.last.as_ref().map_or_else(Position::default, Last::end)
     }
 
-    /// The catalog of the segments that stay, without indexes and spares; an empty last segment will be replaced, so it is not in it.
+    /// The catalog of the segments that stay, without indexes and spares; an empty last segment will be replaced, so it is not in
+    /// it.
     fn catalog(&self, inventory: &Inventory, replayed: &Replayed) -> Catalog {
         let mut segments = BTreeMap::new();
         let ends = inventory.segments.values().skip(1).map(|next| next.prev).chain([self.end()]);
@@ -204,8 +205,8 @@ impl Last {
     }
 }
 
-/// Walks what the fold passed over, because a snapshot stands for it, and whose index has to be made anew: if that cannot be done, the
-/// opening is refused like any other, before anything is changed.
+/// Walks what the fold passed over, because a snapshot stands for it, and whose index has to be made anew: if that cannot be
+/// done, the opening is refused like any other, before anything is changed.
 fn check_unfolded(disk: &dyn Disk, inventory: &Inventory, found: &Found, catalog: &Catalog) -> Result<(), OpenError> {
     let (Some(identity), Some(base)) = (&inventory.identity, found.snapshots.verified.first()) else { return Ok(()) };
     for (number, segment) in catalog.segments.range(..=base.position.segment) {
@@ -276,8 +277,8 @@ fn settle(disk: &dyn Disk, last: &Last) -> Result<Option<Cut>, OpenError> {
         let copy = FileName::Torn(last.header.number, end).to_string();
         let len = usize::try_from(until - end).map_err(|_| OpenError::damaged(&name, end, "too much to cut"))?;
         let torn = read_vec(&*file, end, len).map_err(io())?;
-        // On a full disk the zeros behind it are where the copy finds its space. But this opening may end here, and the next one is to
-        // see a torn group again, and not a file that lost its end.
+        // On a full disk the zeros behind it are where the copy finds its space. But this opening may end here, and the next one
+        // is to see a torn group again, and not a file that lost its end.
         file.set_len(*least_len).map_err(io())?;
         reserve::with(disk, || disk::write_aside(disk, &copy, &[IoSlice::new(&torn)]))
             .and_then(|()| disk.sync_dir())

@@ -53,9 +53,9 @@ impl Reader {
         Self { shared }
     }
 
-    /// Durable batches of the partition from the one that holds `from` on, in order and without gaps, until `max_bytes` of data or
-    /// 4,096 batches are reached; at least one if there is one. Empty at the durable end, and also where everything from `from` on
-    /// was trimmed: who knows the partition's log start can tell.
+    /// Durable batches of the partition from the one that holds `from` on, in order and without gaps, until `max_bytes` of data
+    /// or 4,096 batches are reached; at least one if there is one. Empty at the durable end, and also where everything from
+    /// `from` on was trimmed: who knows the partition's log start can tell.
     ///
     /// # Errors
     /// [`ReadError::Trimmed`]: `from` is below what is there, or in a lost range. [`ReadError::Damaged`]: the first batch is not
@@ -103,7 +103,8 @@ impl Reader {
                 }
             }
             if at.grows {
-                // It may have grown since, and another block may have begun. Going on there would skip what this one got meanwhile.
+                // It may have grown since, and another block may have begun. Going on there would skip what this one got
+                // meanwhile.
                 break;
             }
             block = self.shared.catalog().block_after(partition, at.segment, at.number);

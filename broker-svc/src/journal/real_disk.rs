@@ -1,5 +1,5 @@
-//! The disk seam over the operating system. Owns the directory's path and handle, and knows whether its file system takes writes past
-//! the page cache: many whole blocks at once go past it (large groups, and the zeros of spares), everything else through it.
+//! The disk seam over the operating system. Owns the directory's path and handle, and knows whether its file system takes writes
+//! past the page cache: many whole blocks at once go past it (large groups, and the zeros of spares), everything else through it.
 
 use std::{
     fs::{File, OpenOptions},
@@ -27,8 +27,8 @@ use super::{
 pub struct RealDisk {
     path: PathBuf,
     directory: File,
-    /// A sync of the directory failed. The system tells that once, to whoever syncs next; whoever comes after would be told that all is
-    /// well (I8).
+    /// A sync of the directory failed. The system tells that once, to whoever syncs next; whoever comes after would be told that
+    /// all is well (I8).
     lost_names: Mutex<bool>,
     /// The file system refused a write past the cache; it is not asked again.
     refuses_direct: Arc<AtomicBool>,

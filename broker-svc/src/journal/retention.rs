@@ -44,8 +44,8 @@ pub(super) fn plan(shared: &Arc<Shared>, limits: Retention, now: Timestamp) -> O
     through.map(|through| (through, lost.into_values().collect()))
 }
 
-/// Does something have to stay only because there are no two snapshots behind it? They come with so many bytes of journal, and on a
-/// full disk, or where little is written, those may never come.
+/// Does something have to stay only because there are no two snapshots behind it? They come with so many bytes of journal, and on
+/// a full disk, or where little is written, those may never come.
 pub(super) fn lacks_snapshots(catalog: &Catalog, limits: Retention, now: Timestamp) -> bool {
     let Some((active, _)) = catalog.segments.last_key_value() else { return false };
     let oldest = over_limits(catalog, *active, limits, now).first().copied();
@@ -74,7 +74,8 @@ fn over_limits(catalog: &Catalog, end: u64, limits: Retention, now: Timestamp) -
     due
 }
 
-/// What each partition loses with the segment. An index that is gone or damaged is made anew: it must not keep its segment for ever.
+/// What each partition loses with the segment. An index that is gone or damaged is made anew: it must not keep its segment for
+/// ever.
 fn contents(shared: &Arc<Shared>, number: u64) -> Option<Vec<Trimmed>> {
     let index = match &shared.catalog().segments.get(&number)?.index {
         SegmentIndex::Active(_) => return None,

@@ -12,8 +12,8 @@ impl Journal {
         let usable = segment.saturating_sub(overhead);
         let free = self.free_space().saturating_sub(segment);
         let segments = self.stats().spares as u64 + free / segment;
-        // A group that does not fit what is left of a segment leaves that unused: less than its own length each time. And if groups
-        // are nearly as long as segments, two segments one after the other still hold more than one's worth.
+        // A group that does not fit what is left of a segment leaves that unused: less than its own length each time. And if
+        // groups are nearly as long as segments, two segments one after the other still hold more than one's worth.
         let held = usable.saturating_sub(self.group_limit().get() as u64).max(usable / 2);
         self.left_in_segment().max(segments.saturating_mul(held))
     }

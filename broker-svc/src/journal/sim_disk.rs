@@ -4,8 +4,8 @@
 //! written since the last one from the first to the second; a **failed** sync drops them from that list instead, as Linux does,
 //! so that a later sync succeeds without having written them. Names have the same two states.
 //!
-//! Calls return at once. On a disk that takes its time the one who called waits for it afterwards, and only then is what he synced
-//! durable: a power loss in between may take any page of it, and what others do meanwhile changes nothing about that.
+//! Calls return at once. On a disk that takes its time the one who called waits for it afterwards, and only then is what he
+//! synced durable: a power loss in between may take any page of it, and what others do meanwhile changes nothing about that.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -133,8 +133,8 @@ impl SimDisk {
         self.state().failures.clone()
     }
 
-    /// True from the moment in which a segment could not be written or synced, to the next restart: whoever writes the journal has
-    /// to end, and must not acknowledge anything before that.
+    /// True from the moment in which a segment could not be written or synced, to the next restart: whoever writes the journal
+    /// has to end, and must not acknowledge anything before that.
     pub fn has_failed_log(&self) -> watch::Receiver<bool> {
         self.state().has_failed_log.subscribe()
     }

@@ -31,8 +31,8 @@ impl SnapshotWriter {
         Self { shared }
     }
 
-    /// Keeps `chunks` as the state after the group that ends at `at`. They may come as slowly as the disk should be spared; each has
-    /// 1 byte to 16 MiB. Written aside, synced, read back, named; then all but the two newest go.
+    /// Keeps `chunks` as the state after the group that ends at `at`. They may come as slowly as the disk should be spared; each
+    /// has 1 byte to 16 MiB. Written aside, synced, read back, named; then all but the two newest go.
     ///
     /// # Errors
     /// [`SnapshotError::Dropped`]: try again later. [`SnapshotError::Fatal`]: the process ends.

@@ -3,10 +3,11 @@
 //! The first group that is not whole would have the number g. If anything behind it proves that g was durable, g was
 //! acknowledged, and what is wrong with it is damage: refuse. Proof is a whole header whose durable number is at least g; the
 //! marker that follows a quiet moment is there to give it. Without proof g is the group that was being written when the machine
-//! stopped: nobody was told of it, and it goes. "A bad checksum near the end is a torn tail" would delete acknowledged records and
-//! then give out their offsets again.
+//! stopped: nobody was told of it, and it goes. "A bad checksum near the end is a torn tail" would delete acknowledged records
+//! and then give out their offsets again.
 //!
-//! A file that ends right behind a group, or within one, was cut by somebody: an incomplete copy looks like that, a crash never does.
+//! A file that ends right behind a group, or within one, was cut by somebody: an incomplete copy looks like that, a crash never
+//! does.
 //!
 //! What this cannot tell apart: damage to the very last group, if no marker followed it, looks like a torn one.
 //!

@@ -60,8 +60,8 @@ struct Active {
     name: String,
     capacity: u64,
     recycled: bool,
-    /// Its blocks have been written before. Where they have not, each sync has to note that they are now, which takes about as long
-    /// as the write.
+    /// Its blocks have been written before. Where they have not, each sync has to note that they are now, which takes about as
+    /// long as the write.
     blocks_written: bool,
 }
 
@@ -123,8 +123,8 @@ impl Journal {
         }
     }
 
-    /// Writes a group: one write, into a new segment if it does not fit the active one. It is not durable, and not readable, until
-    /// [`Self::sync`] returned.
+    /// Writes a group: one write, into a new segment if it does not fit the active one. It is not durable, and not readable,
+    /// until [`Self::sync`] returned.
     ///
     /// # Errors
     /// [`WriteError::NoSpace`]: there is no room for a new segment; nothing changed, and a later try may succeed. A group with a
@@ -148,7 +148,8 @@ impl Journal {
             let urgent = (SegmentHeader::LEN as u64 + len + MARKER_ROOM).max(MIN_SEGMENT_BYTES);
             self.roll(trims_through.map(|_| urgent))?;
         } else if !self.active.blocks_written && !self.shared.catalog().spares.is_empty() {
-            // The first segment of a directory is made at once, because somebody waits for it. It is left as soon as there is a better one.
+            // The first segment of a directory is made at once, because somebody waits for it. It is left as soon as there is a
+            // better one.
             self.roll(None)?;
         }
         self.head.clear();
@@ -266,13 +267,14 @@ impl Journal {
         catalog.log_bytes - catalog.snapshot_begun >= self.shared.options.snapshot_every_bytes
     }
 
-    /// Would retention let something go if there were two snapshots behind it? Then it is time for one, however little was written.
+    /// Would retention let something go if there were two snapshots behind it? Then it is time for one, however little was
+    /// written.
     pub fn lacks_snapshots(&self, limits: Retention, now: Timestamp) -> bool {
         retention::lacks_snapshots(&self.shared.catalog(), limits, now)
     }
 
-    /// Where a snapshot can be taken that is not taken yet: behind the last group, or, where one is there already, behind a marker
-    /// that is written for it. None: there is no group yet, or no room for a marker before the next one.
+    /// Where a snapshot can be taken that is not taken yet: behind the last group, or, where one is there already, behind a
+    /// marker that is written for it. None: there is no group yet, or no room for a marker before the next one.
     ///
     /// # Errors
     /// The process ends.
@@ -291,8 +293,9 @@ impl Journal {
         Ok((self.last.group.get() > 0).then_some(self.last))
     }
 
-    /// What retention wants to go: the last segment of it, and what each partition loses, deleted ones included. To be journaled as
-    /// [`Entry::Trim`]; the files go after that entry is durable. Not to be asked again in between. Reads indexes from the disk.
+    /// What retention wants to go: the last segment of it, and what each partition loses, deleted ones included. To be journaled
+    /// as [`Entry::Trim`]; the files go after that entry is durable. Not to be asked again in between. Reads indexes from the
+    /// disk.
     ///
     /// Only what is wholly before the older of two verified snapshots goes; and so much only that the entry fits half a group.
     pub fn plan_trim(&self, limits: Retention, now: Timestamp) -> Option<(u64, Vec<Trimmed>)> {
@@ -327,8 +330,8 @@ impl Journal {
         Ok(start)
     }
 
-    /// Writes what is in `head` behind the header's place, the payloads, and zeros up to the next block; in a recycled file through
-    /// the next block.
+    /// Writes what is in `head` behind the header's place, the payloads, and zeros up to the next block; in a recycled file
+    /// through the next block.
     fn put_slices(&mut self, mut header: GroupHeader, payloads: &[bytes::Bytes]) -> Result<(), Fatal> {
         let directory = &self.head[GroupHeader::LEN..];
         header.directory_len = u32::try_from(directory.len()).expect("a group is at most 8 MiB");
@@ -360,8 +363,8 @@ impl Journal {
 
     /// Seals the active segment and starts the next one. `urgent`: what will do, if the group must be written on a full disk.
     ///
-    /// An active segment without groups is replaced, as at an opening: one that began on a full disk may be too small for its first
-    /// group, and no segment ever follows an empty one.
+    /// An active segment without groups is replaced, as at an opening: one that began on a full disk may be too small for its
+    /// first group, and no segment ever follows an empty one.
     fn roll(&mut self, urgent: Option<u64>) -> Result<(), WriteError> {
         let shared = Arc::clone(&self.shared);
         let is_empty = self.last.segment != self.at.segment;

@@ -165,8 +165,8 @@ impl<R> Pipeline<R> {
 
     /// The journal proposes to drop its oldest segments.
     ///
-    /// A segment may hold records of any number of partitions, most of them deleted by now. Those that are left are few enough for an
-    /// entry, and there is nothing to be said of the others.
+    /// A segment may hold records of any number of partitions, most of them deleted by now. Those that are left are few enough
+    /// for an entry, and there is nothing to be said of the others.
     pub fn on_trim(&mut self, through_segment: u64, mut trimmed: Vec<Trimmed>, now: Now) {
         trimmed.retain(|trimmed| self.state.ends(trimmed.partition).is_some());
         let touched: Vec<_> = trimmed.iter().map(|trimmed| trimmed.partition).collect();

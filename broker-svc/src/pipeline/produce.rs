@@ -58,7 +58,7 @@ impl<R> Pipeline<R> {
         for (index, batch) in batches.into_iter().enumerate() {
             match batch {
                 Ok(Arrival { tag: Some(tag), .. }) if !self.state.owns(caller, tag.producer) => {
-                    self.decide(call, index, BatchOutcome::Refused(unknown_producer(tag)), now);
+                    self.decide(call, index, BatchOutcome::Refused(unknown_producer(tag.producer)), now);
                 }
                 Ok(arrival) => self.admit(Waiting { call, index, arrival, held: None }, true, now),
                 Err(fault) => self.decide(call, index, BatchOutcome::Refused(fault), now),

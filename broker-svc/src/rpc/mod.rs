@@ -19,7 +19,7 @@ use oncelog_edge::{
     trace::Tracer,
 };
 use oncelog_proto::{
-    ErrorCode, Fault, TraceContext,
+    ErrorCode, Fault, TopicName, TraceContext,
     v1::{self, broker_service_server::BrokerService},
 };
 use paid_work::{UNPACKED_AT_ONCE, beside, unpacking};
@@ -34,7 +34,7 @@ use crate::{
     metrics::Refusals,
     owner::{Awaited, BATCH_BYTES, Handle, Told},
     pipeline::{Answer, BatchOutcome, Request as Ask},
-    state::{PartitionDescription, ProducerPage},
+    state::{PartitionDescription, ProducerPage, TopicPage},
     wire::{parse, reply},
     workers::Workers,
 };
@@ -111,9 +111,9 @@ impl BrokerRpc {
         Ok((ask?, paid))
     }
 
-    /// Hands a call of `Produce` over to the owner. The memory of what was decoded was paid for on its way in, with `arrived`; once
-    /// the owner has the call, it has its own account. Batches without a trace of their own are in that of the call. One for a topic
-    /// that the caller may not write to is refused in its place.
+    /// Hands a call of `Produce` over to the owner. The memory of what was decoded was paid for on its way in, with `arrived`;
+    /// once the owner has the call, it has its own account. Batches without a trace of their own are in that of the call. One for
+    /// a topic that the caller may not write to is refused in its place.
     async fn hand_over(
         &self,
         request: v1::ProduceRequest,
@@ -203,7 +203,7 @@ impl BrokerService for BrokerRpc {
     }
 
     async fn delete_topic(&self, request: Request<v1::DeleteTopicRequest>) -> Result<Response<v1::DeleteTopicResponse>, Status> {
-        let topic = oncelog_proto::TopicName::parse(&request.get_ref().topic)?;
+        let topic = TopicName::parse(&request.get_ref().topic)?;
         let rights = self.access.rights(request.extensions())?;
         rights.check(Operation::Administer, &topic)?;
         match self.ask(&rights, Ask::DeleteTopic(topic), SMALL_REQUEST_BYTES).await? {
@@ -219,11 +219,19 @@ impl BrokerService for BrokerRpc {
         let rights = self.access.rights(request.extensions())?;
         let ask = parse::describe_topics(request.get_ref())?;
         check_described(&ask, &rights)?;
+        let Ask::DescribeTopics { topics, create, .. } = &ask else { return Err(mismatch().into()) };
+        let (topics, create) = (topics.clone(), *create);
         let bytes = request.get_ref().encoded_len().max(SMALL_REQUEST_BYTES);
         // Before it is asked: an answer lists thousands of partitions, and would wait for its turn in memory.
         let turn = turn(&self.descriptions).await?;
-        let Answer::Topics(mut page) = self.ask(&rights, ask, bytes).await? else { return Err(mismatch().into()) };
-        page.topics.retain(|described| rights.show(&described.topic));
+        let mut ask = ask;
+        let page = loop {
+            let Answer::Topics(page) = self.ask(&rights, ask, bytes).await? else { return Err(mismatch().into()) };
+            match shown_topics(page, &rights) {
+                Ok(page) => break page,
+                Err(hidden) => ask = Ask::DescribeTopics { topics: topics.clone(), create, after: Some(hidden) },
+            }
+        };
         let reader = self.open()?.reader.clone();
         let oldest = move |partition: &PartitionDescription| reader.oldest_append_time(partition.id, partition.ends.start);
         let (told, _turn) = beside(&self.workers, turn, move || reply::topics(&page, &oldest)).await?;
@@ -280,35 +288,59 @@ fn owner_hash(rights: &Rights) -> Option<OwnerHash> {
 }
 
 /// Refuses batches for topics that the caller may not write to. They are not looked for in the log: whether they are there is
-/// something that only one who may write need know, and a producer that lost the right asks by a recovery, as after any refusal (R5).
+/// something that only one who may write need know, and a producer that lost the right asks by a recovery, as after any refusal
+/// (R5).
 fn refuse_denied(ask: &mut Ask, rights: &Rights) {
     let Ask::Produce { batches, .. } = ask else { return };
     if rights.are_unlimited() {
         return;
     }
+    let allowed = rights.now();
+    // Of the last topic: batches of one topic mostly stand together.
+    let mut answer: Option<(TopicName, Result<(), Fault>)> = None;
     for batch in batches {
-        if let Ok(arrival) = batch
-            && let Err(fault) = rights.check(Operation::Write, &arrival.partition.topic)
-        {
-            *batch = Err(fault);
+        let Ok(arrival) = batch else { continue };
+        let topic = &arrival.partition.topic;
+        let (_, checked) = match &mut answer {
+            Some(answer) if answer.0 == *topic => answer,
+            answer => answer.insert((topic.clone(), allowed.check(Operation::Write, topic))),
+        };
+        if let Err(fault) = checked {
+            *batch = Err(fault.clone());
         }
     }
 }
 
-/// Topics that are named may be described to whoever may do anything with them. Whoever would have them created needs to be allowed
-/// what creates them: writing, or administering.
+/// Topics that are named may be described to whoever may do anything with them. Whoever would have them created needs to be
+/// allowed what creates them: writing, or administering.
 fn check_described(ask: &Ask, rights: &Rights) -> Result<(), Fault> {
     let Ask::DescribeTopics { topics, create, .. } = ask else { return Ok(()) };
+    let allowed = rights.now();
     for topic in topics {
         if *create {
-            rights
+            allowed
                 .check(Operation::Write, topic)
-                .or_else(|fault| rights.check(Operation::Administer, topic).map_err(|_| fault))?;
-        } else if !rights.show(topic) {
-            rights.check(Operation::Read, topic)?;
+                .or_else(|fault| allowed.check(Operation::Administer, topic).map_err(|_| fault))?;
+        } else if !allowed.show(topic) {
+            allowed.check(Operation::Read, topic)?;
         }
     }
     Ok(())
+}
+
+/// What the caller may know of a page of topics. Where to go on is said by the last topic that it may know of: the page's own end
+/// would tell it the name of another. Of a page without any nothing is said: it is to be asked again for what follows on the
+/// topic returned.
+fn shown_topics(mut page: TopicPage, rights: &Rights) -> Result<TopicPage, TopicName> {
+    if rights.are_unlimited() {
+        return Ok(page);
+    }
+    let allowed = rights.now();
+    page.topics.retain(|described| allowed.show(&described.topic));
+    if let Some(end) = page.after.take() {
+        page.after = Some(page.topics.last().ok_or(end)?.topic.clone());
+    }
+    Ok(page)
 }
 
 /// What the caller may know of producers: those that are its own, and of others where they stand in topics that it may know of.
@@ -316,12 +348,12 @@ fn shown(mut page: ProducerPage, rights: &Rights) -> ProducerPage {
     if rights.are_unlimited() {
         return page;
     }
-    let caller = owner_hash(rights);
+    let (caller, allowed) = (owner_hash(rights), rights.now());
     page.producers.retain_mut(|producer| {
         if producer.owner == caller {
             return true;
         }
-        producer.partitions.retain(|(partition, _)| rights.show(&partition.topic));
+        producer.partitions.retain(|(partition, _)| allowed.show(&partition.topic));
         !producer.partitions.is_empty()
     });
     page
@@ -362,7 +394,7 @@ mod tests {
     use crate::{
         journal::{self, sim_disk::SimDisk},
         owner::Asked,
-        state::{State, TopicPage},
+        state::State,
     };
 
     /// A service that has so many bytes for requests; nobody answers.

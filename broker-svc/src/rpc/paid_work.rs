@@ -1,9 +1,9 @@
 //! Work that goes on beside the call that asked for it, and what pays for it.
 //!
-//! A caller may give up at any moment, by a reset or by its deadline, and then its call's future is dropped where it waits. The work
-//! goes on in its thread, and so does its memory. Whatever limits it, a turn or an account of bytes, therefore goes along with the
-//! work and comes back with the result. If it stayed with the call, one caller that asks and gives up again and again could keep
-//! every thread there is unpacking for nobody.
+//! A caller may give up at any moment, by a reset or by its deadline, and then its call's future is dropped where it waits. The
+//! work goes on in its thread, and so does its memory. Whatever limits it, a turn or an account of bytes, therefore goes along
+//! with the work and comes back with the result. If it stayed with the call, one caller that asks and gives up again and again
+//! could keep every thread there is unpacking for nobody.
 
 use oncelog_proto::Fault;
 

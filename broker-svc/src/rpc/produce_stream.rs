@@ -40,8 +40,8 @@ pub(super) fn serve(rpc: BrokerRpc, rights: Rights, requests: Streaming<ProduceS
     InOrder::new(queue)
 }
 
-/// Ends when the requests do, when nobody wants answers any more, when the caller's token is no longer valid, or when the broker is
-/// about to end.
+/// Ends when the requests do, when nobody wants answers any more, when the caller's token is no longer valid, or when the broker
+/// is about to end.
 async fn hand_over_all(
     rpc: BrokerRpc,
     rights: Rights,
@@ -52,6 +52,7 @@ async fn hand_over_all(
     let mut draining = rpc.draining.clone();
     let mut draining = pin!(draining.wait_for(|draining| *draining));
     let mut unwanted = pin!(pending.closed());
+    let mut over = pin!(rights.end());
     loop {
         // Before the request is read: who sends a sixth is held up by the transport, and its memory is its own.
         let place = tokio::select! {
@@ -64,6 +65,8 @@ async fn hand_over_all(
             _ = &mut draining => Err(ending()),
             message = requests.message() => message,
             () = &mut unwanted => return,
+            // Of a request that is there already as well; but a stream may be idle.
+            fault = &mut over => Err(fault.to_status()),
         };
         let next = match request {
             Ok(Some(request)) => match rights.still_hold() {

@@ -1,5 +1,5 @@
-//! A map for producer ids, which are handed out in ascending order: entries stand side by side in blocks of up to 64 neighbouring ids.
-//! So a million of them take hardly more memory than what they are; a tree that grows at its end is left half empty.
+//! A map for producer ids, which are handed out in ascending order: entries stand side by side in blocks of up to 64 neighbouring
+//! ids. So a million of them take hardly more memory than what they are; a tree that grows at its end is left half empty.
 
 use std::{collections::BTreeMap, ops::Bound};
 

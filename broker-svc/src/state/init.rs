@@ -3,7 +3,7 @@
 use oncelog_defects::{Defect, is_on};
 use oncelog_proto::{Epoch, ErrorCode, Fault, ProducerId, Sequence, TopicPartition};
 
-use super::{Limits, Remembered, State};
+use super::{Limits, Remembered, State, judge::unknown_producer};
 use crate::entry::{Entry, OwnerHash, TokenHash};
 
 /// An `InitProducerId` call.
@@ -98,13 +98,8 @@ impl State {
     }
 
     fn recover(&self, caller: Option<OwnerHash>, id: ProducerId, epoch: Epoch, token: TokenHash) -> Result<InitDecision, Fault> {
-        let unknown = || {
-            let message = format!(
-                "producer {id} was never handed out here, has expired, or belongs to another identity; ask for a fresh id"
-            );
-            Fault::new(ErrorCode::UnknownProducerId, message).with("producer_id", id)
-        };
-        let producer = self.producers.get(id).filter(|producer| producer.owner() == caller).ok_or_else(unknown)?;
+        let owned = self.producers.get(id).filter(|producer| producer.owner() == caller);
+        let producer = owned.ok_or_else(|| unknown_producer(id))?;
         let current = producer.epoch;
         let refuse = |why: &str| {
             let message = format!("producer {id} cannot recover from epoch {epoch}: {why}");

@@ -5,7 +5,7 @@
 //! since. Kafka checks limits first, and so refuses batches that it holds (D7).
 
 use oncelog_defects::{Defect, is_on};
-use oncelog_proto::{ErrorCode, Fault, Offset, PackedBatch, Sequence, Tag, Timestamp, TopicPartition, TraceContext};
+use oncelog_proto::{ErrorCode, Fault, Offset, PackedBatch, ProducerId, Sequence, Tag, Timestamp, TopicPartition, TraceContext};
 
 use super::{
     Limits, State,
@@ -15,8 +15,8 @@ use super::{
 };
 use crate::entry::{Append, Entry};
 
-/// A batch that arrived and is well-formed in itself. One above the size limit need not be verified: it is appended by nobody, and
-/// acknowledged only if it equals one that was verified when it was appended.
+/// A batch that arrived and is well-formed in itself. One above the size limit need not be verified: it is appended by nobody,
+/// and acknowledged only if it equals one that was verified when it was appended.
 #[derive(Clone, Debug, Hash)]
 pub struct Arrival {
     /// Where it is for.
@@ -66,7 +66,7 @@ impl State {
     }
 
     fn judge_tagged(&self, arrival: &Arrival, tag: Tag, limits: &Limits) -> Result<Verdict, Fault> {
-        let producer = self.producers.get(tag.producer).ok_or_else(|| unknown_producer(tag))?;
+        let producer = self.producers.get(tag.producer).ok_or_else(|| unknown_producer(tag.producer))?;
         check_epoch(producer, tag, &arrival.partition)?;
         let found = self.topics.find(&arrival.partition)?;
         if is_on(Defect::LimitsComeFirst) {
@@ -176,12 +176,11 @@ pub(crate) fn out_of_order(tag: Tag, partition: &TopicPartition, expected: Seque
 }
 
 /// What is said of a producer that is another one's as well: who may not use it need not know that it is there.
-pub(crate) fn unknown_producer(tag: Tag) -> Fault {
+pub(crate) fn unknown_producer(id: ProducerId) -> Fault {
     let message = format!(
-        "producer {} was never handed out here, has expired, or belongs to another identity; call InitProducerId",
-        tag.producer
+        "producer {id} was never handed out here, has expired, or belongs to another identity; ask for a fresh id with InitProducerId"
     );
-    Fault::new(ErrorCode::UnknownProducerId, message).with("producer_id", tag.producer)
+    Fault::new(ErrorCode::UnknownProducerId, message).with("producer_id", id)
 }
 
 /// A closed marker comes before everything, first-use creation included: the partition's earlier life may have held this very

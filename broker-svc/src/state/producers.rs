@@ -12,7 +12,8 @@ use super::{
 };
 use crate::entry::{Append, OwnerHash, PartitionId, TokenHash};
 
-/// What is remembered of one producer id. There may be a million of them, in two copies of the state: what few of them have is boxed.
+/// What is remembered of one producer id. There may be a million of them, in two copies of the state: what few of them have is
+/// boxed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Producer {
     pub(super) epoch: Epoch,

@@ -52,7 +52,8 @@ pub(super) enum Place {
 pub(super) struct Window {
     epoch: Epoch,
     next: Sequence,
-    /// Oldest first, at most [`WINDOW_BATCHES`]. Most of a million producers wrote a batch or two: room for more would be most of it.
+    /// Oldest first, at most [`WINDOW_BATCHES`]. Most of a million producers wrote a batch or two: room for more would be most of
+    /// it.
     slots: Box<[Slot]>,
 }
 

@@ -1,8 +1,8 @@
-//! A whole directory under every damage that there is: each single bit of each file flipped, each file cut at each length, each file
-//! removed, emptied, zeroed, swapped, overwritten with another one, and under another one's name.
+//! A whole directory under every damage that there is: each single bit of each file flipped, each file cut at each length, each
+//! file removed, emptied, zeroed, swapped, overwritten with another one, and under another one's name.
 //!
-//! Each case has to end in the same state with the same records, in a refusal that names the file and the place, or, only for a last
-//! group that no marker followed, in a cut that is reported. How many ended in what is printed.
+//! Each case has to end in the same state with the same records, in a refusal that names the file and the place, or, only for a
+//! last group that no marker followed, in a cut that is reported. How many ended in what is printed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

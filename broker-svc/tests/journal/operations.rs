@@ -1,5 +1,5 @@
-//! Every operation of a busy life fails once, whatever it is: what was acknowledged stays, nothing is acknowledged afterwards that
-//! would not, and the next start is a sound one.
+//! Every operation of a busy life fails once, whatever it is: what was acknowledged stays, nothing is acknowledged afterwards
+//! that would not, and the next start is a sound one.
 
 use std::{
     collections::BTreeMap,
@@ -40,8 +40,8 @@ impl<E: std::error::Error> From<E> for Stopped {
 }
 
 impl Life {
-    /// Two openings; segments rolled, spares, indexes, snapshots, a trim, markers, reads. Ends at the first error after which a broker
-    /// has to end.
+    /// Two openings; segments rolled, spares, indexes, snapshots, a trim, markers, reads. Ends at the first error after which a
+    /// broker has to end.
     fn live(&mut self, disk: &SimDisk, failing: &FailingDisk) -> Result<(), Stopped> {
         for opening in 0..2_i64 {
             let with = Options { spares: 1, ballast_bytes: 64 << 10, ..options(disk) };

@@ -1,5 +1,5 @@
-//! A disk in memory over contents that many of them share: an opening costs what it reads and changes, and nothing for what it leaves
-//! alone. It never fails and never forgets; what is wrong with it was put there by hand.
+//! A disk in memory over contents that many of them share: an opening costs what it reads and changes, and nothing for what it
+//! leaves alone. It never fails and never forgets; what is wrong with it was put there by hand.
 
 use std::{
     collections::BTreeMap,

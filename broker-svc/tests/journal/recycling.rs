@@ -9,8 +9,8 @@ use oncelog_proto::Timestamp;
 
 use crate::support::{Broker, State, options, payload, segment};
 
-/// Five groups of this fill a segment, and in each segment they start at the same blocks: where a group of the new life ends, one of
-/// the old life begins.
+/// Five groups of this fill a segment, and in each segment they start at the same blocks: where a group of the new life ends, one
+/// of the old life begins.
 const LEN: usize = 180_000;
 const ALL: Retention = Retention { bytes: Some(0), age: None };
 

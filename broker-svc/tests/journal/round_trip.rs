@@ -76,8 +76,8 @@ fn the_same_works_on_a_real_disk() {
     }
 }
 
-/// Much that is written goes past the page cache, and what is read comes through it: a reader at the heels of the writer, whose reads bring
-/// blocks into the cache that are about to be written, never meets what stood there before.
+/// Much that is written goes past the page cache, and what is read comes through it: a reader at the heels of the writer, whose
+/// reads bring blocks into the cache that are about to be written, never meets what stood there before.
 #[test]
 fn a_reader_that_follows_on_a_real_disk_sees_what_was_written() {
     const BATCHES: i64 = 150;

@@ -95,7 +95,8 @@ pub(crate) fn with_limits(change: impl FnOnce(&mut Limits)) -> Options {
 
 const MAX_MESSAGE_BYTES: usize = 1_000;
 pub(crate) const EXPIRATION: Duration = Duration::from_secs(3600);
-/// When a producer is forgotten that was last heard of at the beginning: its last sign of life is known to a 24th of the expiration.
+/// When a producer is forgotten that was last heard of at the beginning: its last sign of life is known to a 24th of the
+/// expiration.
 pub(crate) const FORGOTTEN: Duration = Duration::from_secs(3600 + 3600 / 24);
 
 /// The state machine with its journal.

@@ -8,7 +8,7 @@
 //! refused whatever the certificate says. A stream may outlive the token that it was opened with: whoever serves one asks again.
 
 use std::{
-    future::Future,
+    future::{Future, pending},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -62,13 +62,18 @@ struct Caller {
 #[derive(Clone, Debug)]
 pub struct Rights(Option<(Arc<Asking>, Caller)>);
 
+/// What a caller may do by the permissions of one moment: for whoever has many questions at once.
+#[derive(Debug)]
+pub struct Allowed<'a>(Option<(&'a Identity, Arc<Permissions>)>);
+
 impl Access {
     /// Nobody is asked.
     pub fn off() -> Self {
         Self { asking: None, files: Reload::default() }
     }
 
-    /// Asks for certificates, tokens, or either; if for neither, nobody is asked. Without permissions whoever is known may do everything.
+    /// Asks for certificates, tokens, or either; if for neither, nobody is asked. Without permissions whoever is known may do
+    /// everything.
     pub(super) fn new(
         by_certificate: bool,
         tokens: Option<Current<Tokens>>,
@@ -136,6 +141,14 @@ impl Asking {
         }
     }
 
+    /// Waits until the token is taken back.
+    async fn taken_back(&self, Caller { identity, token }: &Caller) {
+        match (token, &self.tokens) {
+            (Some(digest), Some(tokens)) => when(tokens, |tokens| !tokens.is_valid(*digest, identity)).await,
+            _ => pending().await,
+        }
+    }
+
     fn is_valid(&self, Caller { identity, token }: &Caller) -> bool {
         match (token, &self.tokens) {
             (None, _) => true,
@@ -167,23 +180,51 @@ impl Rights {
     /// `SASL_AUTHENTICATION_FAILED`.
     pub fn still_hold(&self) -> Result<(), Fault> {
         match &self.0 {
-            Some((asking, caller)) if !asking.is_valid(caller) => Err(unauthenticated(
-                "the token that the stream was opened with is no longer valid; open another one with a valid token",
-            )),
+            Some((asking, caller)) if !asking.is_valid(caller) => Err(over()),
             _ => Ok(()),
         }
     }
 
-    /// May the caller do this with the topic?
+    /// Waits until what the caller showed is no longer valid, mostly for ever: whoever serves a stream on which nothing happens
+    /// could not ask. As [`Self::still_hold`].
+    pub async fn end(&self) -> Fault {
+        match &self.0 {
+            Some((asking, caller)) => asking.taken_back(caller).await,
+            None => pending().await,
+        }
+        over()
+    }
+
+    /// The same, or until the caller may no longer do this with the topic. As [`Self::check`].
+    pub async fn end_for(&self, operation: Operation, topic: &TopicName) -> Fault {
+        let denied = async {
+            if let Some((asking, Caller { identity, .. })) = &self.0
+                && let Some(permissions) = &asking.permissions
+            {
+                when(permissions, |permissions| !permissions.allow(identity, operation, topic)).await;
+                return denied_topic(identity, operation, topic);
+            }
+            pending().await
+        };
+        tokio::select! {
+            fault = self.end() => fault,
+            fault = denied => fault,
+        }
+    }
+
+    /// What the caller may do now.
+    pub fn now(&self) -> Allowed<'_> {
+        let asking = self.0.as_ref();
+        let asked = asking.and_then(|(asking, caller)| Some((asking.permissions.as_ref()?, &caller.identity)));
+        Allowed(asked.map(|(permissions, identity)| (identity, Arc::clone(&permissions.borrow()))))
+    }
+
+    /// [`Allowed::check`], now.
     ///
     /// # Errors
-    /// `TOPIC_AUTHORIZATION_FAILED`: says who may not do what.
+    /// As there.
     pub fn check(&self, operation: Operation, topic: &TopicName) -> Result<(), Fault> {
-        let allowed = |permissions: &Permissions, identity: &Identity| permissions.allow(identity, operation, topic);
-        if self.ask(allowed) {
-            return Ok(());
-        }
-        Err(self.denied(ErrorCode::TopicAuthorizationFailed, operation, &format!("topic {topic}")).with("topic", topic))
+        self.now().check(operation, topic)
     }
 
     /// May the caller do this with any topic?
@@ -191,28 +232,60 @@ impl Rights {
     /// # Errors
     /// `CLUSTER_AUTHORIZATION_FAILED`.
     pub fn check_somewhere(&self, operation: Operation) -> Result<(), Fault> {
-        if self.ask(|permissions, identity| permissions.allow_somewhere(identity, operation)) {
-            return Ok(());
+        match self.now().0 {
+            Some((identity, permissions)) if !permissions.allow_somewhere(identity, operation) => {
+                Err(denied(ErrorCode::ClusterAuthorizationFailed, identity, operation, "any topic"))
+            }
+            _ => Ok(()),
         }
-        Err(self.denied(ErrorCode::ClusterAuthorizationFailed, operation, "any topic"))
+    }
+
+    /// [`Allowed::show`], now.
+    pub fn show(&self, topic: &TopicName) -> bool {
+        self.now().show(topic)
+    }
+}
+
+impl Allowed<'_> {
+    /// May the caller do this with the topic?
+    ///
+    /// # Errors
+    /// `TOPIC_AUTHORIZATION_FAILED`: says who may not do what.
+    pub fn check(&self, operation: Operation, topic: &TopicName) -> Result<(), Fault> {
+        match &self.0 {
+            Some((identity, permissions)) if !permissions.allow(identity, operation, topic) => {
+                Err(denied_topic(identity, operation, topic))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// May the caller know of the topic?
     pub fn show(&self, topic: &TopicName) -> bool {
-        self.ask(|permissions, identity| permissions.show(identity, topic))
+        self.0.as_ref().is_none_or(|(identity, permissions)| permissions.show(identity, topic))
     }
+}
 
-    fn ask(&self, question: impl FnOnce(&Permissions, &Identity) -> bool) -> bool {
-        let Some((asking, caller)) = &self.0 else { return true };
-        let Some(permissions) = &asking.permissions else { return true };
-        question(&permissions.borrow(), &caller.identity)
+/// Waits until it is so of what stands in some files; for ever, once nobody reads them any more.
+async fn when<T>(current: &Current<T>, is_so: impl Fn(&T) -> bool) {
+    let is_seen = current.clone().wait_for(|current| is_so(current)).await.is_ok();
+    if !is_seen {
+        pending().await
     }
+}
 
-    fn denied(&self, code: ErrorCode, operation: Operation, what: &str) -> Fault {
-        let (who, operation) = (self.identity().map_or("nobody", Identity::name), operation.word());
-        let message = format!("{who} may not {operation} {what}: no line of the permissions gives it that; nothing was done");
-        Fault::new(code, message).with("identity", who).with("operation", operation)
-    }
+fn denied_topic(who: &Identity, operation: Operation, topic: &TopicName) -> Fault {
+    denied(ErrorCode::TopicAuthorizationFailed, who, operation, &format!("topic {topic}")).with("topic", topic)
+}
+
+fn denied(code: ErrorCode, who: &Identity, operation: Operation, what: &str) -> Fault {
+    let operation = operation.word();
+    let message = format!("{who} may not {operation} {what}: no line of the permissions gives it that; nothing was done");
+    Fault::new(code, message).with("identity", who).with("operation", operation)
+}
+
+fn over() -> Fault {
+    unauthenticated("the token that the stream was opened with is no longer valid; open another one with a valid token")
 }
 
 fn unauthenticated(message: &'static str) -> Fault {
@@ -312,9 +385,10 @@ const HEALTH: &str = "/grpc.health.v1.Health/";
 
 #[cfg(test)]
 mod tests {
-    use std::{convert::Infallible, path::Path};
+    use std::{convert::Infallible, path::Path, pin::pin};
 
     use oncelog_proto::bearer::authorization;
+    use tokio::time::timeout;
     use tonic::{Code, Status};
     use tonic_types::StatusExt;
     use tower::{ServiceExt, service_fn};
@@ -468,6 +542,28 @@ mod tests {
         place.write("tokens", &format!("orders another-0123456789\nreports {ORDERS}\n"));
         until(|| rights.still_hold().is_err()).await;
         assert_eq!(rights.still_hold().expect_err("over").code(), ErrorCode::SaslAuthenticationFailed);
+        assert_eq!(rights.end().await.code(), ErrorCode::SaslAuthenticationFailed, "it is over already");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_only_waits_is_told_when_the_rights_end() {
+        let place = Place::new();
+        let access = place.access(true);
+        let rights = call(&access, SEND, Some(REPORTS), None).await.expect("known");
+        let orders = topic("orders");
+        let mut read = pin!(rights.end_for(Operation::Read, &orders));
+        let mut end = pin!(rights.end());
+        let long = 10 * super::super::reload::EVERY;
+        place.write("permissions", "orders write orders.*\nreports read orders\n");
+        assert!(timeout(long, &mut read).await.is_err(), "it may still read that");
+        place.write("permissions", "orders write orders.*\n");
+        let fault = timeout(long, &mut read).await.expect("told");
+        assert_eq!(fault.code(), ErrorCode::TopicAuthorizationFailed);
+        assert!(timeout(long, &mut end).await.is_err(), "its token is valid");
+        place.write("tokens", &format!("orders {ORDERS}\n"));
+        assert_eq!(timeout(long, end).await.expect("told").code(), ErrorCode::SaslAuthenticationFailed);
+        let unasked = Rights::unlimited();
+        assert!(timeout(long, unasked.end_for(Operation::Read, &orders)).await.is_err());
     }
 
     #[tokio::test]

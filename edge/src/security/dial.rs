@@ -1,8 +1,9 @@
-//! The way to another service: its address, looked up anew for each connection; TLS, with the certificates that are the newest then;
-//! and the token that calls show.
+//! The way to another service: its address, looked up anew for each connection; TLS, with the certificates that are the newest
+//! then; and the token that calls show.
 
 use std::{
     future::Future,
+    net::IpAddr,
     path::PathBuf,
     pin::Pin,
     task::{Context, Poll},
@@ -20,8 +21,10 @@ use tonic::transport::{Channel, Endpoint};
 use tower::{Service, ServiceExt};
 
 use super::{
+    UNPAIRED,
     reload::Reload,
     tls::{ClientTls, HTTP_2},
+    tokens,
 };
 use crate::link::Link;
 
@@ -46,6 +49,14 @@ pub struct Dial {
 }
 
 impl Files {
+    /// What is dangerous about showing them to `to`, in a sentence: a token on its way through a network in plaintext.
+    pub fn warning(&self, to: &Uri) -> Option<String> {
+        let is_read_along = self.token.is_some() && to.scheme() != Some(&Scheme::HTTPS) && !is_this_machine(to);
+        is_read_along.then(|| {
+            format!("calls to {to} show a token in plaintext: whoever is on the way can read it; begin the address with https://")
+        })
+    }
+
     /// Reads what is needed for `to`, and again whenever it changes, which `reload` looks after. TLS is what its scheme says.
     ///
     /// # Errors
@@ -59,7 +70,7 @@ impl Files {
         let tls = match (is_tls, ca, cert, key) {
             (true, ca, None, None) => Some(ClientTls::open(reload, ca, None)?),
             (true, ca, Some(cert), Some(key)) => Some(ClientTls::open(reload, ca, Some((cert, key)))?),
-            (true, ..) => return Err("a certificate and its key belong together; give both, or neither".to_owned()),
+            (true, ..) => return Err(UNPAIRED.to_owned()),
             (false, None, None, None) => None,
             (false, ..) => return Err(format!("certificates are given, but {to} is plaintext; begin the address with https://")),
         };
@@ -68,8 +79,9 @@ impl Files {
             Some(path) => {
                 let parse = |contents: &[Vec<u8>]| {
                     let text = contents.first().and_then(|content| std::str::from_utf8(content).ok());
-                    let token = text.and_then(|text| authorization(text.trim()));
-                    token.ok_or_else(|| "it does not hold one token, which is visible ASCII".to_owned())
+                    let token = text.unwrap_or_default().trim();
+                    tokens::check(token).map_err(|error| format!("it does not hold one token: {error}"))?;
+                    Ok(authorization(token).expect("it is visible ASCII"))
                 };
                 let current = reload.watch("the token for calls", vec![path], parse)?;
                 Bearer::new(move || (**current.borrow()).clone())
@@ -104,13 +116,19 @@ impl Dial {
     }
 }
 
-/// The endpoint for an address. TLS is the connector's business, so the endpoint itself is plaintext; what calls say of themselves is
-/// `to`, whatever its scheme.
+/// The endpoint for an address. TLS is the connector's business, so the endpoint itself is plaintext; what calls say of
+/// themselves is `to`, whatever its scheme.
 pub fn endpoint(to: &Uri) -> Endpoint {
     let mut parts = to.clone().into_parts();
     parts.scheme = Some(Scheme::HTTP);
     let plain = Uri::from_parts(parts).expect("it was whole with another scheme");
     Endpoint::from(plain).origin(to.clone())
+}
+
+fn is_this_machine(to: &Uri) -> bool {
+    let host = to.host().unwrap_or_default().trim_matches(['[', ']']);
+    let is_loopback = |addr: IpAddr| addr.to_canonical().is_loopback();
+    host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(is_loopback)
 }
 
 /// Connects, and looks the name up each time.
@@ -194,6 +212,27 @@ mod tests {
         assert!(Files::default().open(&plain, &Reload::default()).is_ok());
     }
 
+    #[test]
+    fn a_token_in_plaintext_is_warned_of_where_others_are_on_the_way() {
+        let warned = |to: &str, token: Option<&str>| {
+            let files = Files { token: token.map(PathBuf::from), ..Files::default() };
+            files.warning(&to.parse().expect("an address")).is_some()
+        };
+        for far in [
+            "http://broker.shop:1",
+            "http://192.0.2.7:1",
+            "http://[2001:db8::7]:1",
+            "http://localhost.shop:1",
+            "http://128.0.0.1:1",
+        ] {
+            assert!(warned(far, Some("file")) && !warned(far, None), "{far}");
+        }
+        for near in ["http://localhost:1", "http://LOCALHOST:1", "http://127.0.0.1:1", "http://127.255.0.9:1", "http://[::1]:1"] {
+            assert!(!warned(near, Some("file")), "{near}");
+        }
+        assert!(!warned("https://broker.shop:1", Some("file")));
+    }
+
     #[tokio::test]
     async fn a_file_of_a_token_holds_one_and_a_message_never_does() {
         let directory = tempfile::tempdir().expect("a directory");
@@ -202,7 +241,10 @@ mod tests {
         std::fs::write(&path, "s3cret and more").expect("written");
         let error = Files { token: Some(path.clone()), ..Files::default() }.open(&to, &Reload::default()).expect_err("two words");
         assert!(!error.contains("s3cret"), "{error}");
-        std::fs::write(&path, "s3cret\n").expect("written");
+        std::fs::write(&path, "too-short-s3cre\n").expect("written");
+        let error = Files { token: Some(path.clone()), ..Files::default() }.open(&to, &Reload::default()).expect_err("15");
+        assert!(error.contains("16 to 1024") && !error.contains("s3cre"), "{error}");
+        std::fs::write(&path, "a-s3cret-of-many\n").expect("written");
         Files { token: Some(path), ..Files::default() }.open(&to, &Reload::default()).expect("one token");
     }
 

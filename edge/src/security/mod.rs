@@ -1,8 +1,9 @@
 //! Who gets in, and what they may do: certificates, tokens, permissions, all of them from files and replaced without a restart.
 //!
-//! Two questions, each with its owner. Who calls? A certificate says so for a connection ([`tls`]), a token for a call ([`tokens`]);
-//! either is a name ([`identity`]). May they? [`permissions`] says so. [`access`] asks both, at the edge of a service, before anything
-//! of a call is looked at. Without certificates of callers and without tokens nobody is asked, and everybody may do everything.
+//! Two questions, each with its owner. Who calls? A certificate says so for a connection ([`tls`]), a token for a call
+//! ([`tokens`]); either is a name ([`identity`]). May they? [`permissions`] says so. [`access`] asks both, at the edge of a
+//! service, before anything of a call is looked at. Without certificates of callers and without tokens nobody is asked, and
+//! everybody may do everything.
 //!
 //! | file | owns |
 //! |---|---|
@@ -81,19 +82,24 @@ impl Files {
             }
         };
         let Names { cert, key, client_ca, tokens, permissions } = names;
-        problem(self.cert.is_some() && self.key.is_none(), format!("{cert} is given without {key}: give both, or neither"));
-        problem(self.key.is_some() && self.cert.is_none(), format!("{key} is given without {cert}: give both, or neither"));
+        problem(self.cert.is_some() && self.key.is_none(), format!("{cert} is given without {key}: {UNPAIRED}"));
+        problem(self.key.is_some() && self.cert.is_none(), format!("{key} is given without {cert}: {UNPAIRED}"));
         problem(
             self.client_ca.is_some() && self.cert.is_none(),
             format!("{client_ca} is given without {cert}: callers show certificates on TLS connections alone"),
         );
         problem(
-            self.permissions.is_some() && self.client_ca.is_none() && self.tokens.is_none(),
+            self.permissions.is_some() && !self.ask(),
             format!(
                 "{permissions} is given without {client_ca} and {tokens}: nobody would be known, and nobody could do anything"
             ),
         );
         problems
+    }
+
+    /// Is anybody asked who calls?
+    pub fn ask(&self) -> bool {
+        self.client_ca.is_some() || self.tokens.is_some()
     }
 
     /// Reads them, and again whenever they change.
@@ -181,6 +187,8 @@ fn lines(text: &str) -> Result<Vec<(usize, Vec<&str>)>, String> {
     Ok(lines)
 }
 
+/// Said of a certificate without its key, and of a key without its certificate.
+pub const UNPAIRED: &str = "a certificate and its key belong together; give both, or neither";
 const MAX_LINES: usize = 10_000;
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Who may do what with which topics.
 //!
-//! The file has a line for each permission: an identity, or `*` for everybody who is known; what it may do, of `read`, `write` and
-//! `administer`, with commas in between; and topics, with commas in between too: names, or beginnings of names with a `*` behind.
-//! What no line gives is not allowed. `#` begins a comment.
+//! The file has a line for each permission: an identity, or `*` for everybody who is known; what it may do, of `read`, `write`
+//! and `administer`, with commas in between; and topics, with commas in between too: names, or beginnings of names with a `*`
+//! behind. What no line gives is not allowed. `#` begins a comment.
 //!
 //! ```text
 //! # who       may         with
@@ -11,7 +11,7 @@
 //! ops         read,write,administer  *
 //! ```
 
-use std::collections::HashMap;
+use std::{collections::HashMap, ops::BitOr};
 
 use oncelog_proto::TopicName;
 
@@ -31,16 +31,21 @@ pub enum Operation {
 /// All permissions.
 #[derive(Debug, Default)]
 pub struct Permissions {
-    everybody: Vec<Grant>,
-    by_identity: HashMap<Identity, Vec<Grant>>,
+    everybody: Grants,
+    by_identity: HashMap<Identity, Grants>,
 }
 
-/// One line.
-#[derive(Clone, Debug)]
-struct Grant {
-    operations: [bool; 3],
-    topics: Vec<Topics>,
+/// All that the lines of one identity give: what is asked of every batch is one look-up, and one pass over the beginnings.
+#[derive(Debug, Default)]
+struct Grants {
+    named: HashMap<TopicName, Operations>,
+    prefixed: HashMap<String, Operations>,
+    somewhere: Operations,
 }
+
+/// Some of the operations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Operations(u8);
 
 /// Topics, as a line names them.
 #[derive(Clone, Debug)]
@@ -63,10 +68,11 @@ impl Operation {
 }
 
 impl Permissions {
-    /// Reads a file of permissions. An empty one allows nothing.
+    /// Reads a file of permissions.
     ///
     /// # Errors
-    /// Something in it cannot be understood; names the line.
+    /// Something in it cannot be understood; names the line. Or there is nothing in it: who wants to shut everybody out stops the
+    /// service, so such a file is one that was not written yet.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut permissions = Self::default();
         for (number, words) in lines(text)? {
@@ -75,50 +81,88 @@ impl Permissions {
                 let have = words.len();
                 return Err(at(format!("it has {have} words; it needs three, an identity, what it may do, and topics")));
             };
-            let grant = Grant::parse(operations, topics).map_err(at)?;
-            match who {
-                "*" => permissions.everybody.push(grant),
-                name => permissions.by_identity.entry(Identity::parse(name).map_err(at)?).or_default().push(grant),
-            }
+            let grants = match who {
+                "*" => &mut permissions.everybody,
+                name => permissions.by_identity.entry(Identity::parse(name).map_err(at)?).or_default(),
+            };
+            grants.add(operations, topics).map_err(at)?;
+        }
+        if permissions.everybody.is_empty() && permissions.by_identity.is_empty() {
+            return Err("it gives nothing to anybody; each line is an identity, what it may do, and topics".to_owned());
         }
         Ok(permissions)
     }
 
     /// May it?
     pub fn allow(&self, identity: &Identity, operation: Operation, topic: &TopicName) -> bool {
-        self.of(identity).any(|grant| grant.allows(operation) && grant.topics.iter().any(|topics| topics.contain(topic)))
+        self.with(identity, topic).has(operation)
     }
 
     /// May it do anything with the topic? Else it need not know that there is one.
     pub fn show(&self, identity: &Identity, topic: &TopicName) -> bool {
-        Operation::ALL.iter().any(|operation| self.allow(identity, *operation, topic))
+        self.with(identity, topic) != Operations::default()
     }
 
     /// May it do this with any topic that there is or could be?
     pub fn allow_somewhere(&self, identity: &Identity, operation: Operation) -> bool {
-        self.of(identity).any(|grant| grant.allows(operation))
+        self.of(identity).any(|grants| grants.somewhere.has(operation))
     }
 
-    fn of(&self, identity: &Identity) -> impl Iterator<Item = &Grant> {
-        self.by_identity.get(identity).into_iter().flatten().chain(&self.everybody)
+    fn with(&self, identity: &Identity, topic: &TopicName) -> Operations {
+        self.of(identity).map(|grants| grants.with(topic)).fold(Operations::default(), Operations::bitor)
+    }
+
+    fn of(&self, identity: &Identity) -> impl Iterator<Item = &Grants> {
+        self.by_identity.get(identity).into_iter().chain([&self.everybody])
     }
 }
 
-impl Grant {
-    fn parse(operations: &str, topics: &str) -> Result<Self, String> {
-        let mut allowed = [false; 3];
-        for word in operations.split(',') {
+impl Grants {
+    fn add(&mut self, operations: &str, topics: &str) -> Result<(), String> {
+        let operations = Operations::parse(operations)?;
+        for text in topics.split(',') {
+            let given = match Topics::parse(text)? {
+                Topics::Named(name) => self.named.entry(name).or_default(),
+                Topics::Prefixed(prefix) => self.prefixed.entry(prefix).or_default(),
+            };
+            *given = *given | operations;
+        }
+        self.somewhere = self.somewhere | operations;
+        Ok(())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.somewhere == Operations::default()
+    }
+
+    /// What they allow to be done with the topic.
+    fn with(&self, topic: &TopicName) -> Operations {
+        let named = self.named.get(topic).copied().unwrap_or_default();
+        let prefixed = self.prefixed.iter().filter(|(prefix, _)| topic.as_str().starts_with(prefix.as_str()));
+        prefixed.fold(named, |allowed, (_, operations)| allowed | *operations)
+    }
+}
+
+impl Operations {
+    fn parse(words: &str) -> Result<Self, String> {
+        words.split(',').try_fold(Self::default(), |operations, word| {
             let operation = Operation::ALL.into_iter().find(|operation| operation.word() == word);
             let operation = operation
                 .ok_or_else(|| format!("{word:?} is nothing that one may do: allowed are read, write and administer"))?;
-            allowed[operation as usize] = true;
-        }
-        let topics = topics.split(',').map(Topics::parse).collect::<Result<_, _>>()?;
-        Ok(Self { operations: allowed, topics })
+            Ok(operations | Self(1 << operation as u8))
+        })
     }
 
-    fn allows(&self, operation: Operation) -> bool {
-        self.operations[operation as usize]
+    fn has(self, operation: Operation) -> bool {
+        self.0 & (1 << operation as u8) != 0
+    }
+}
+
+impl BitOr for Operations {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
     }
 }
 
@@ -134,13 +178,6 @@ impl Topics {
         }
         Ok(Self::Prefixed(prefix.to_owned()))
     }
-
-    fn contain(&self, topic: &TopicName) -> bool {
-        match self {
-            Self::Named(name) => name == topic,
-            Self::Prefixed(prefix) => topic.as_str().starts_with(prefix),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -153,6 +190,7 @@ mod tests {
         reports     read        *
         ops         read,write,administer  ops-*
         ops         read        orders
+        ops         write       orders
         *           read        public.*
     ";
 
@@ -177,7 +215,7 @@ mod tests {
         assert_eq!(of("orders-svc", "order"), [false; 3]);
         assert_eq!(of("reports", "anything"), [true, false, false]);
         assert_eq!(of("ops", "ops-1"), [true; 3]);
-        assert_eq!(of("ops", "orders"), [true, false, false], "two lines are both true");
+        assert_eq!(of("ops", "orders"), [true, true, false], "two lines are both true");
         assert_eq!(of("stranger", "public.news"), [true, false, false]);
         assert_eq!(of("stranger", "orders"), [false; 3]);
     }
@@ -189,7 +227,7 @@ mod tests {
         assert!(!permissions.show(&identity("orders-svc"), &topic("ops-1")));
         assert!(permissions.allow_somewhere(&identity("orders-svc"), Operation::Write));
         assert!(!permissions.allow_somewhere(&identity("reports"), Operation::Write));
-        assert!(!Permissions::parse("").expect("empty").show(&identity("ops"), &topic("t")));
+        assert!(permissions.show(&identity("stranger"), &topic("public.news")));
     }
 
     #[test]
@@ -203,6 +241,8 @@ mod tests {
             ("a read *x*", "line 1"),
             ("a read t,", "line 1"),
             ("a* read t", "no name"),
+            ("", "nothing to anybody"),
+            ("# nobody yet\n", "nothing to anybody"),
         ] {
             let error = Permissions::parse(text).expect_err(text);
             assert!(error.contains(said), "{text:?}: {error}");

@@ -1,8 +1,9 @@
 //! Files that are read again when they change, without a restart.
 //!
-//! They are looked at every [`EVERY`], by their content: what mounts secrets replaces a link somewhere above them, of which nobody
-//! who watches a file is told. What cannot be used leaves everything as it was. Files that belong together may be seen half
-//! replaced, so an alarm is given only for what was found twice.
+//! They are looked at every [`EVERY`], by their content: what mounts secrets replaces a link somewhere above them, of which
+//! nobody who watches a file is told. A file may be seen half written, and files that belong together half replaced; the half of
+//! a list may well be understood, and would shut out those in the other half. So nothing is done about anything new until the
+//! next look has found the same: then it holds, or, if it cannot be used, an alarm is given, and everything stays as it was.
 
 use std::{
     fs::File,
@@ -55,8 +56,12 @@ impl Reload {
                 }
                 let (paths, parse, unchanged) = (files.clone(), Arc::clone(&parse), seen.current);
                 let look = tokio::task::spawn_blocking(move || look(&paths, unchanged, &*parse)).await;
-                // The runtime is about to end.
-                let Ok(look) = look else { break };
+                let look = match look {
+                    Ok(look) => look,
+                    Err(error) if error.is_panic() => Look::unusable("reading them is a defect of the service".to_owned()),
+                    // The runtime is about to end.
+                    Err(_) => break,
+                };
                 match seen.judge(look) {
                     Verdict::Nothing => continue,
                     Verdict::Changed(value) => {
@@ -93,6 +98,13 @@ enum Look<T> {
     Unusable(ContentDigest, String),
 }
 
+impl<T> Look<T> {
+    /// What has no contents.
+    fn unusable(error: String) -> Self {
+        Self::Unusable(Sha256::digest(&error).into(), error)
+    }
+}
+
 /// What is to be done about it.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict<T> {
@@ -110,31 +122,33 @@ type ContentDigest = [u8; 32];
 #[derive(Debug)]
 struct Seen {
     current: ContentDigest,
-    unusable: Option<ContentDigest>,
+    /// By the last look, if that is not what holds.
+    new: Option<ContentDigest>,
     alarmed: bool,
 }
 
 impl Seen {
     fn new(current: ContentDigest) -> Self {
-        Self { current, unusable: None, alarmed: false }
+        Self { current, new: None, alarmed: false }
     }
 
     fn judge<T>(&mut self, look: Look<T>) -> Verdict<T> {
+        let found = match &look {
+            Look::AsItWas => None,
+            Look::New(digest, _) | Look::Unusable(digest, _) => Some(*digest),
+        };
+        let is_found_twice = std::mem::replace(&mut self.new, found) == found;
         match look {
-            Look::AsItWas if self.unusable.take().is_some() && self.alarmed => Verdict::Back,
-            Look::AsItWas => Verdict::Nothing,
-            Look::New(digest, value) => {
-                (self.current, self.unusable) = (digest, None);
+            Look::AsItWas if self.alarmed => Verdict::Back,
+            Look::New(digest, value) if is_found_twice => {
+                (self.current, self.new) = (digest, None);
                 Verdict::Changed(value)
             }
-            Look::Unusable(digest, error) => {
-                let is_found_twice = self.unusable.replace(digest) == Some(digest);
-                if !is_found_twice || self.alarmed {
-                    return Verdict::Nothing;
-                }
+            Look::Unusable(_, error) if is_found_twice && !self.alarmed => {
                 self.alarmed = true;
                 Verdict::Alarm(error)
             }
+            _ => Verdict::Nothing,
         }
     }
 
@@ -147,7 +161,7 @@ impl Seen {
 fn look<T>(files: &[PathBuf], unchanged: ContentDigest, parse: impl Fn(&[Vec<u8>]) -> Result<T, String>) -> Look<T> {
     let contents = match read_all(files) {
         Ok(contents) => contents,
-        Err(error) => return Look::Unusable(Sha256::digest(&error).into(), error),
+        Err(error) => return Look::unusable(error),
     };
     let digest = digest(&contents);
     if digest == unchanged {
@@ -205,9 +219,24 @@ mod tests {
         assert_eq!(seen.judge(bad(2)), Verdict::Nothing, "once is enough");
         assert_eq!(seen.judge(bad(3)), Verdict::Nothing);
         assert_eq!(seen.judge(bad(3)), Verdict::Nothing, "it was told that they cannot be used");
+        assert_eq!(seen.judge(Look::New([4; 32], 4)), Verdict::Nothing);
         assert_eq!(seen.judge(Look::New([4; 32], 4)), Verdict::Changed(4));
         assert!(seen.take_alarm());
         assert_eq!(seen.current, [4; 32]);
+    }
+
+    #[test]
+    fn what_is_new_holds_once_it_is_found_twice() {
+        let mut seen = Seen::new([0; 32]);
+        let new = |n: u8| Look::New([n; 32], n);
+        assert_eq!(seen.judge(new(1)), Verdict::Nothing, "the rest may come");
+        assert_eq!(seen.judge(new(2)), Verdict::Nothing, "it came");
+        assert_eq!(seen.judge(new(2)), Verdict::Changed(2));
+        assert_eq!(seen.judge(new(3)), Verdict::Nothing);
+        assert_eq!(seen.judge(Look::<u8>::AsItWas), Verdict::Nothing);
+        assert_eq!(seen.judge(new(3)), Verdict::Nothing, "twice, and not one after the other");
+        assert_eq!(seen.judge(new(3)), Verdict::Changed(3));
+        assert_eq!(seen.current, [3; 32]);
     }
 
     #[test]
@@ -246,6 +275,26 @@ mod tests {
         write("3");
         current.changed().await.expect("watched");
         assert_eq!((**current.borrow(), reload.stale()), (3, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_is_an_alarm_and_the_files_are_looked_at_again() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("number");
+        std::fs::write(&path, "1").expect("written");
+        let reload = Reload::default();
+        let parse = |contents: &[Vec<u8>]| {
+            assert_ne!(contents[0], b"x", "a defect");
+            Ok(contents[0].clone())
+        };
+        let mut current = reload.watch("numbers", vec![path.clone()], parse).expect("readable");
+        std::fs::write(&path, "x").expect("written");
+        while reload.stale() == 0 {
+            sleep(EVERY).await;
+        }
+        std::fs::write(&path, "2").expect("written");
+        current.changed().await.expect("watched");
+        assert_eq!((&**current.borrow(), reload.stale()), (&b"2".to_vec(), 0));
     }
 
     #[tokio::test]

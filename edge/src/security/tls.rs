@@ -1,5 +1,5 @@
-//! TLS: a server's certificate and key and whom it trusts, and the same of a caller; all of it from files, and the newest of it for
-//! every new connection. A connection that stands keeps what it began with.
+//! TLS: a server's certificate and key and whom it trusts, and the same of a caller; all of it from files, and the newest of it
+//! for every new connection. A connection that stands keeps what it began with.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -7,7 +7,7 @@ use tokio_rustls::rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    server::WebPkiClientVerifier,
+    server::{NoServerSessionStorage, WebPkiClientVerifier},
 };
 
 use super::reload::{Current, Reload};
@@ -54,8 +54,8 @@ impl ServerTls {
 }
 
 impl ClientTls {
-    /// Trusts those for whom `ca` vouches, or, without it, whom this machine trusts. Shows `shown`, a certificate and its key, if there
-    /// is one.
+    /// Trusts those for whom `ca` vouches, or, without it, whom this machine trusts. Shows `shown`, a certificate and its key, if
+    /// there is one.
     ///
     /// # Errors
     /// A file cannot be read or used, or this machine trusts nobody.
@@ -89,6 +89,12 @@ fn server_config(cert: &[u8], key: &[u8], ca: Option<&[u8]>, may_be_unknown: boo
         }
     };
     let mut config = builder.with_single_cert(certificates(cert)?, private_key(key)?).map_err(text)?;
+    if ca.is_some() {
+        // A session that goes on would bring the certificate of an earlier handshake along, which may have expired since, and
+        // nobody would ask.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+    }
     config.alpn_protocols = vec![HTTP_2.to_vec()];
     Ok(config)
 }
@@ -150,6 +156,10 @@ pub(crate) const HTTP_2: &[u8] = b"h2";
 #[cfg(test)]
 mod tests {
     use rcgen::{CertificateParams, KeyPair};
+    use tokio_rustls::rustls::{
+        ClientConnection, ConnectionCommon, HandshakeKind, ServerConnection, SideData,
+        version::{TLS12, TLS13},
+    };
 
     use super::*;
 
@@ -169,6 +179,52 @@ mod tests {
         assert!(client_config(Some(&cert), &[other, key.clone()]).is_err());
         assert!(client_config(Some(&cert), &[cert.clone(), key]).is_ok());
         assert!(client_config(Some(&cert), &[]).is_ok());
+    }
+
+    /// Carries what one has to say to the other.
+    fn carry<A: SideData, B: SideData>(from: &mut ConnectionCommon<A>, to: &mut ConnectionCommon<B>) {
+        let mut said = Vec::new();
+        while from.wants_write() {
+            from.write_tls(&mut said).expect("memory");
+        }
+        let mut rest = &said[..];
+        while !rest.is_empty() {
+            to.read_tls(&mut rest).expect("memory");
+            to.process_new_packets().expect("they trust each other");
+        }
+    }
+
+    fn shake_hands(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>) -> HandshakeKind {
+        let name = "localhost".try_into().expect("a name");
+        let mut client = ClientConnection::new(Arc::clone(client), name).expect("usable");
+        let mut server = ServerConnection::new(Arc::clone(server)).expect("usable");
+        // The last of it are tickets, after the handshake.
+        while client.wants_write() || server.wants_write() {
+            carry(&mut client, &mut server);
+            carry(&mut server, &mut client);
+        }
+        server.handshake_kind().expect("it is done")
+    }
+
+    #[test]
+    fn a_caller_that_shows_a_certificate_shows_it_on_every_connection() {
+        let (cert, key) = pair();
+        for version in [&TLS12, &TLS13] {
+            let client = || {
+                let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[version]);
+                let builder = builder.expect("known").with_root_certificates(roots(&cert).expect("usable"));
+                let shown = (certificates(&cert).expect("usable"), private_key(&key).expect("usable"));
+                let mut config = builder.with_client_auth_cert(shown.0, shown.1).expect("a pair");
+                config.alpn_protocols = vec![HTTP_2.to_vec()];
+                Arc::new(config)
+            };
+            let twice = |ca: Option<&[u8]>| {
+                let (client, server) = (client(), Arc::new(server_config(&cert, &key, ca, false).expect("usable")));
+                [shake_hands(&client, &server), shake_hands(&client, &server)]
+            };
+            assert_eq!(twice(Some(&cert)), [HandshakeKind::Full; 2], "{version:?}");
+            assert_eq!(twice(None), [HandshakeKind::Full, HandshakeKind::Resumed], "nobody is asked: {version:?}");
+        }
     }
 
     #[test]

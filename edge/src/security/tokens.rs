@@ -1,7 +1,7 @@
 //! Which tokens are valid, and whose they are.
 //!
-//! The file has a line for each token: a name, and the token, or `sha256:` and the hexadecimal SHA-256 of it, so that the file holds
-//! no secret. A name may stand there several times, so that a token can be replaced without a gap. `#` begins a comment.
+//! The file has a line for each token: a name, and the token, or `sha256:` and the hexadecimal SHA-256 of it, so that the file
+//! holds no secret. A name may stand there several times, so that a token can be replaced without a gap. `#` begins a comment.
 //!
 //! A token is looked up by its hash: how long that takes says nothing about any token.
 
@@ -31,12 +31,7 @@ impl Tokens {
                 return Err(format!("line {number} has {} words; it needs two, a name and a token", words.len()));
             };
             let identity = Identity::parse(name).map_err(|error| format!("line {number}: {error}"))?;
-            let digest = digest(token).ok_or_else(|| {
-                format!(
-                    "line {number}: the token of {identity} is not allowed: {MIN_BYTES} to {MAX_BYTES} visible ASCII characters, or \
-                     sha256: and 64 hexadecimal digits"
-                )
-            })?;
+            let digest = digest(token).map_err(|error| format!("line {number}: the token of {identity}: {error}"))?;
             if let Some(other) = tokens.insert(digest, identity.clone()).filter(|other| *other != identity) {
                 return Err(format!("line {number}: {identity} has the same token as {other}"));
             }
@@ -59,12 +54,23 @@ impl Tokens {
     }
 }
 
-fn digest(token: &str) -> Option<TokenDigest> {
-    if let Some(hex) = token.strip_prefix("sha256:") {
-        return from_hex(hex).map(TokenDigest);
+/// Is this what a token may be? Whoever shows one asks too, or would hear of it from a service that cannot say what is wrong.
+///
+/// # Errors
+/// It is not; says what is allowed, and not what it is.
+pub(super) fn check(token: &str) -> Result<(), String> {
+    if !(MIN_BYTES..=MAX_BYTES).contains(&token.len()) || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(format!("a token has {MIN_BYTES} to {MAX_BYTES} visible ASCII characters"));
     }
-    let is_allowed = (MIN_BYTES..=MAX_BYTES).contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic());
-    is_allowed.then(|| TokenDigest(Sha256::digest(token).into()))
+    Ok(())
+}
+
+fn digest(token: &str) -> Result<TokenDigest, String> {
+    if let Some(hex) = token.strip_prefix("sha256:") {
+        return from_hex(hex).map(TokenDigest).ok_or_else(|| "behind sha256: stand 64 hexadecimal digits".to_owned());
+    }
+    check(token)?;
+    Ok(TokenDigest(Sha256::digest(token).into()))
 }
 
 fn from_hex(hex: &str) -> Option<[u8; 32]> {

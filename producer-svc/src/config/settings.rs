@@ -213,14 +213,25 @@ impl Settings {
             }
         };
         let dial::Files { ca, cert, key, .. } = &broker_security;
-        let pair = "a certificate and its key belong together; give both, or neither";
-        conflict(cert.is_some() != key.is_some(), &[&BROKER_TLS_CERT, &BROKER_TLS_KEY], pair);
+        conflict(cert.is_some() != key.is_some(), &[&BROKER_TLS_CERT, &BROKER_TLS_KEY], security::UNPAIRED);
         for (file, key) in [(ca, &BROKER_TLS_CA), (cert, &BROKER_TLS_CERT)] {
             conflict(
                 file.is_some() && !is_tls,
                 &[key, &BOOTSTRAP_SERVERS],
                 "the way to the broker has TLS if its address begins with https://",
             );
+        }
+
+        reading.warnings.extend(broker.as_ref().and_then(|broker| broker_security.warning(broker)));
+        for (file, key) in [(&broker_security.cert, &BROKER_TLS_CERT), (&broker_security.token, &BROKER_TOKEN_FILE)] {
+            if file.is_some() && !security.ask() {
+                let told = reading.told(key);
+                reading.warnings.push(format!(
+                    "{told}, but nobody who calls is asked who they are: whoever can reach producer-svc writes in its name, with what the \
+                     broker lets it do; set up {} or {}",
+                    TOKENS_FILE.name, TLS_CLIENT_CA.name
+                ));
+            }
         }
 
         let effective = KEYS.iter().map(|key| {

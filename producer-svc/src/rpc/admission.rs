@@ -142,7 +142,7 @@ impl Admission {
     }
 
     /// Puts the records of a request behind those of earlier ones of the same caller, to be handed over with them, if it goes to
-    /// the same topic, which the caller may write to, and need not wait for anything.
+    /// the same topic and need not wait for anything. Whether the caller may write to the topic was asked for the first of them.
     ///
     /// # Errors
     /// The request: it has to be prepared by itself, or there is something wrong with it. Its records may have the context of

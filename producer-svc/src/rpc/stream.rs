@@ -84,10 +84,11 @@ struct Over;
 impl Intake {
     /// Ends when the requests do, or when nobody wants answers any more.
     async fn run(mut self, mut requests: Streaming<SendStreamRequest>) {
-        let (admission, pending) = (self.admission.clone(), self.pending.clone());
+        let (admission, pending, rights) = (self.admission.clone(), self.pending.clone(), self.rights.clone());
         // Made once, and looked at only when there is nothing to do.
         let mut unwanted = pin!(pending.closed());
         let mut ended = pin!(admission.closed());
+        let mut over = pin!(rights.end());
         loop {
             let next = if admission.is_closed() {
                 Some(Err(ending()))
@@ -104,6 +105,8 @@ impl Intake {
                     next = poll_fn(|cx| Pin::new(&mut requests).poll_next(cx)) => next,
                     () = &mut unwanted => return,
                     () = &mut ended => Some(Err(ending())),
+                    // Below it is asked for each request; but a stream may be idle.
+                    fault = &mut over => Some(Err(fault.to_status())),
                 }
             };
             let next = match self.rights.still_hold() {

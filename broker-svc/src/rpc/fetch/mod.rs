@@ -1,12 +1,12 @@
 //! `Fetch`: the durable log of one partition, to its end or following it.
 //!
 //! A reader never sees what is not durable, however a record was acknowledged: after a power failure the offset could hold
-//! something else. So a stream goes as far as the owner says that the log is durable, and waits there to be told more. The journal's
-//! reader may be further by then: what it finds beyond is left for the next look, and no record stands above the end that its own
-//! response tells.
+//! something else. So a stream goes as far as the owner says that the log is durable, and waits there to be told more. The
+//! journal's reader may be further by then: what it finds beyond is left for the next look, and no record stands above the end
+//! that its own response tells.
 //!
-//! A stream goes at the pace of its caller. While it waits for that it has no more than the responses that are ready, what it read,
-//! and a small batch unpacked; what is large when it is unpacked is let go and unpacked again ([`room`]).
+//! A stream goes at the pace of its caller. While it waits for that it has no more than the responses that are ready, what it
+//! read, and a small batch unpacked; what is large when it is unpacked is let go and unpacked again ([`room`]).
 //!
 //! | file | owns |
 //! |---|---|
@@ -47,7 +47,8 @@ pub(super) struct Serving {
     pub(super) room: Room,
     /// Turns true when the broker is about to end: then no stream goes on.
     pub(super) draining: watch::Receiver<bool>,
-    /// What the caller may do: asked again for each response, as a stream may outlive it.
+    /// What the caller may do: asked again for each response, at the last moment, and whenever it changes, as a stream may
+    /// outlive it.
     pub(super) rights: Rights,
 }
 
@@ -97,8 +98,8 @@ struct Reading {
     ends: Ends,
     /// The record to be told next.
     next: Offset,
-    /// Where the log ended when the stream began; none for one that follows. While records come faster than the caller takes them,
-    /// the end is never reached.
+    /// Where the log ended when the stream began; none for one that follows. While records come faster than the caller takes
+    /// them, the end is never reached.
     until: Option<Offset>,
     remaining: u64,
     packed: bool,
@@ -134,6 +135,9 @@ impl Reading {
             if has_more || !has_answered {
                 let place = self.place_for_a_response().await?;
                 let response = if has_more { self.respond().await? } else { Response::new(self.ends) };
+                // Not before: the caller may have let the stream wait for days.
+                self.serving.rights.still_hold()?;
+                self.serving.rights.check(Operation::Read, &self.name.topic)?;
                 place.send(Ok(response));
                 has_answered = true;
             } else {
@@ -151,8 +155,6 @@ impl Reading {
 
     /// Looks where the log ends now.
     fn look(&mut self) -> Result<(), Fault> {
-        self.serving.rights.still_hold()?;
-        self.serving.rights.check(Operation::Read, &self.name.topic)?;
         self.tail.mark_unchanged();
         self.ends = ends_of(&self.tail, &self.name)?;
         if self.next < self.ends.start {
@@ -166,7 +168,7 @@ impl Reading {
         self.until.map_or(self.ends.end, |until| until.min(self.ends.end))
     }
 
-    /// Waits for something as long as there is a caller and the broker is not about to end.
+    /// Waits for something as long as there is a caller, it may read the topic, and the broker is not about to end.
     async fn wait<T>(&self, something: impl Future<Output = T>) -> Result<T, End> {
         let mut draining = self.serving.draining.clone();
         tokio::select! {
@@ -174,6 +176,7 @@ impl Reading {
             _ = draining.wait_for(|draining| *draining) => Err(self.stopping().into()),
             () = self.send.closed() => Err(End::CallerLeft),
             done = something => Ok(done),
+            fault = self.serving.rights.end_for(Operation::Read, &self.name.topic) => Err(fault.into()),
         }
     }
 

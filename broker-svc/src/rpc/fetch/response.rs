@@ -71,8 +71,8 @@ pub(super) fn bytes_of_batch(batch: &StoredBatch) -> usize {
 /// Bytes of a response: below the 4 MiB that most clients take. A single larger record or batch goes alone.
 pub(super) const RESPONSE_BYTES: usize = 1 << 20;
 
-/// The responses of a stream as tonic takes them. The room of a response is kept until the transport asks for the next one: so long it
-/// may have a copy of it.
+/// The responses of a stream as tonic takes them. The room of a response is kept until the transport asks for the next one: so
+/// long it may have a copy of it.
 #[derive(Debug)]
 pub(crate) struct Responses {
     ready: mpsc::Receiver<Result<Response, Status>>,

@@ -1,10 +1,10 @@
 //! What all streams together may have in memory that one of them alone could fill it with.
 //!
-//! A batch of a few kilobytes may unpack to 64 MiB, and a single record of it may be as large. There may be a thousand streams, and
-//! each goes at the pace of its caller. So both are given out of one budget each, and who finds nothing left waits.
+//! A batch of a few kilobytes may unpack to 64 MiB, and a single record of it may be as large. There may be a thousand streams,
+//! and each goes at the pace of its caller. So both are given out of one budget each, and who finds nothing left waits.
 //!
-//! The wait for unpacked data is short: nobody has it while waiting for anything but a worker. A large record on its way out has to
-//! wait for its caller, so it has a budget of its own, and those who stand still hold up readers of large records alone.
+//! The wait for unpacked data is short: nobody has it while waiting for anything but a worker. A large record on its way out has
+//! to wait for its caller, so it has a budget of its own, and those who stand still hold up readers of large records alone.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! A batch that is unpacked, from some record on.
 //!
-//! Records are decoded one by one, as they are told: a few kilobytes may hold millions of them. They are slices of the batch, and one
-//! of them would keep all of it in memory. So out of a batch that is large they are copied.
+//! Records are decoded one by one, as they are told: a few kilobytes may hold millions of them. They are slices of the batch, and
+//! one of them would keep all of it in memory. So out of a batch that is large they are copied.
 
 use std::iter::{Peekable, Skip, Take};
 
