@@ -12,9 +12,9 @@ use oncelog_edge::{
 
 /// Owns a durable, partitioned log that knows what each producer has already written to it.
 ///
-/// A flag wins over its environment variable, which wins over the default.
+/// A flag wins over its environment variable, which wins over the default. Of a flag that is given more than once the last counts.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, args_override_self = true)]
 struct Cli {
     #[command(flatten)]
     config: Config,
@@ -64,3 +64,15 @@ async fn serve(config: Config, signals: Signals, telemetry: Telemetry) -> anyhow
 
 /// What command lines end with that cannot be understood.
 const BAD_CONFIGURATION: i32 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So that whoever deploys it adds to the flags that a template has.
+    #[test]
+    fn of_a_flag_that_is_given_twice_the_last_one_counts() {
+        let said = |args: &[&str]| Cli::try_parse_from([&["broker-svc"], args].concat()).map(|cli| cli.config.max_windows);
+        assert_eq!(said(&["--max-windows=1000", "--max-windows=5000"]).expect("understood"), 5000);
+    }
+}

@@ -90,7 +90,7 @@ struct Told {
 
 /// Sends, and tells.
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let mut interrupt = Interrupt::catch()?;
+    let interrupt = Interrupt::catch()?;
     tokio::select! {
         code = measure(args) => code,
         // The services that were started go, and their directory with them.

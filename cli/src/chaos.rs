@@ -7,6 +7,7 @@ use std::{
     fs,
     io::Write,
     path::{Path, PathBuf},
+    pin::pin,
     process::ExitCode,
     time::Duration,
 };
@@ -49,7 +50,7 @@ pub(crate) struct Args {
 
 /// Runs, shows, verifies.
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let mut interrupt = Interrupt::catch()?;
+    let mut interrupted = pin!(Interrupt::catch()?.asked());
     let seed = seed(args.seed)?;
     let is_temporary = args.directory.is_none();
     let temporary = || std::env::temp_dir().join(format!("oncelog-chaos-{}-{seed}", std::process::id()));
@@ -68,17 +69,22 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let display = Display::start(args.duration, seed, status);
     let ended = tokio::select! {
         ended = oncelog_chaos::run(options, watchers) => Some(ended),
-        () = interrupt.asked() => None,
+        () = &mut interrupted => None,
     };
     display.end().await;
-    let Some(ended) = ended else {
+    let given_up = || {
         eprintln!("oncelog: interrupted; seed {seed}; data and logs are kept in {}", directory.display());
-        return Ok(Exit::Interrupted.into());
+        Ok(Exit::Interrupted.into())
     };
+    let Some(ended) = ended else { return given_up() };
     let ended = ended.with_context(|| format!("seed {seed}; data and logs are kept in {}", directory.display()))?;
     let at_rest = {
         let (data, history) = (ended.data.clone(), ended.history.clone());
-        tokio::task::spawn_blocking(move || offline::verify(&data, &[], Some(&history))).await??
+        let verifying = tokio::task::spawn_blocking(move || offline::verify(&data, &[], Some(&history)));
+        tokio::select! {
+            verdict = verifying => verdict??,
+            () = &mut interrupted => return given_up(),
+        }
     };
     let sound = ended.violations.is_empty() && at_rest.is_sound();
     match args.output {

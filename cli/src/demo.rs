@@ -48,7 +48,7 @@ pub(crate) struct Args {
 
 /// Plays, shows, and tells the verdict.
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let mut interrupt = Interrupt::catch()?;
+    let interrupt = Interrupt::catch()?;
     let seed = seed(args.seed)?;
     let asked = Asked { seed, duration: args.duration, idempotence: !args.without_idempotence };
     let board = Board::new(asked, play::WRITERS, play::PARTITIONS);

@@ -60,7 +60,7 @@ struct Told {
 
 /// Looks, and tells.
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let mut interrupt = Interrupt::catch()?;
+    let interrupt = Interrupt::catch()?;
     tokio::select! {
         code = look(args) => code,
         // What measures the disk goes on to its end, a second or two, and takes its file away.

@@ -5,6 +5,8 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::exit::Exit;
+
 /// The signals, caught from here on.
 #[derive(Debug)]
 pub(crate) struct Interrupt([Signal; 3]);
@@ -20,8 +22,17 @@ impl Interrupt {
         Ok(Self([interrupt?, terminate?, hangup?]))
     }
 
-    /// Waits for the first of them.
-    pub(crate) async fn asked(&mut self) {
+    /// Waits for the first of them. From then on a second one ends the process at once, for whoever does not want to wait until it
+    /// has cleaned up.
+    pub(crate) async fn asked(mut self) {
+        self.next().await;
+        tokio::spawn(async move {
+            self.next().await;
+            std::process::exit(Exit::Interrupted.number().into());
+        });
+    }
+
+    async fn next(&mut self) {
         let [interrupt, terminate, hangup] = &mut self.0;
         tokio::select! {
             _ = interrupt.recv() => {}

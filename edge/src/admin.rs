@@ -9,7 +9,7 @@
 //! Nobody is asked who they are, so nobody gets much: a connection is for one request, and is closed a few seconds after it
 //! began, however far that is. One more than there are places for is closed as soon as it is accepted.
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::VecDeque, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, http::StatusCode, http::header::CONTENT_TYPE, routing::get};
 use hyper_util::{
@@ -19,8 +19,8 @@ use hyper_util::{
 };
 use tokio::{
     net::TcpListener,
-    sync::{Semaphore, watch},
-    task::JoinSet,
+    sync::watch,
+    task::{AbortHandle, JoinSet},
     time::{sleep, timeout},
 };
 
@@ -84,8 +84,8 @@ impl Admin {
 }
 
 async fn accept(listener: &TcpListener, Limits { connections, exchange }: Limits, router: Router) {
-    let places = Arc::new(Semaphore::new(connections));
     let mut exchanges = JoinSet::new();
+    let mut by_age: VecDeque<AbortHandle> = VecDeque::new();
     loop {
         let stream = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -96,15 +96,19 @@ async fn accept(listener: &TcpListener, Limits { connections, exchange }: Limits
             sleep(PAUSE).await;
             continue;
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
+        by_age.retain(|exchange| !exchange.is_finished());
+        if exchanges.len() >= connections {
+            // The oldest makes room, and not the newest: whoever holds all places in silence must not shut out the probes.
+            by_age.pop_front().inspect(AbortHandle::abort);
+            exchanges.join_next().await;
+        }
         let service = TowerToHyperService::new(router.clone());
-        exchanges.spawn(async move {
+        by_age.push_back(exchanges.spawn(async move {
             let mut server = auto::Builder::new(TokioExecutor::new()).http1_only();
             server.http1().keep_alive(false);
             // Whoever is too slow, or goes away, is cut off.
             let _ = timeout(exchange, server.serve_connection(TokioIo::new(stream), service)).await;
-            drop(place);
-        });
+        }));
     }
 }
 
@@ -157,21 +161,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn silent_connections_are_ended_and_the_last_place_is_given_and_no_more() {
+    async fn the_one_that_is_silent_for_longest_makes_room_and_all_of_them_are_ended_in_time() {
         let exchange = Duration::from_secs(1);
         let (addr, _serving) = serve(Limits { connections: 2, exchange }).await;
-        let mut first = TcpStream::connect(addr).await.expect("it listens");
-        first.write_all(b"GET /healthz HTTP/1.1\r\n").await.expect("open");
-        // The last place.
-        assert!(ask(addr, "GET /healthz HTTP/1.1\r\nhost: test\r\n\r\n").await.expect("answered").ends_with("ok\n"));
-        let mut second = TcpStream::connect(addr).await.expect("it listens");
-        // Whether it is closed or reset is the machine's affair.
-        let third = ask(addr, "GET /healthz HTTP/1.1\r\nhost: test\r\n\r\n").await;
-        assert!(third.as_ref().map_or(true, String::is_empty), "{third:?}");
-        for silent in [&mut first, &mut second] {
-            let end = timeout(20 * exchange, silent.read_u8()).await.expect("in time");
-            assert_eq!(end.expect_err("nothing was asked").kind(), io::ErrorKind::UnexpectedEof);
+        let mut silent = Vec::new();
+        for _ in 0..2 {
+            let mut stream = TcpStream::connect(addr).await.expect("it listens");
+            stream.write_all(b"GET /healthz HTTP/1.1\r\n").await.expect("open");
+            silent.push(stream);
         }
         assert!(ask(addr, "GET /healthz HTTP/1.1\r\nhost: test\r\n\r\n").await.expect("answered").ends_with("ok\n"));
+        // The first one has gone by now, and the second one is still listened to.
+        let end = silent[0].read_u8().await.expect_err("nothing was asked");
+        // Whether it is closed or reset is the machine's affair.
+        assert!(matches!(end.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset), "{end}");
+        silent[1].write_all(b"host: test\r\n\r\n").await.expect("open");
+        let mut answer = String::new();
+        silent[1].read_to_string(&mut answer).await.expect("answered");
+        assert!(answer.ends_with("ok\n"), "{answer}");
+
+        let mut alone = TcpStream::connect(addr).await.expect("it listens");
+        let end = timeout(20 * exchange, alone.read_u8()).await.expect("in time");
+        assert_eq!(end.expect_err("nothing was asked").kind(), io::ErrorKind::UnexpectedEof);
     }
 }

@@ -194,8 +194,9 @@ impl Budget {
             );
             return Fault::new(ErrorCode::MessageTooLarge, message).with(key, most);
         }
-        let message = format!("requests on their way in take all that {setting} has room for, {most} bytes; send it again later");
-        Fault::new(ErrorCode::ResourceExhausted, message).with(key, most).retry_after(RETRY_AFTER)
+        let what = self.what;
+        let message = format!("{what} on their way in take all that {setting} has room for, {most} bytes; send it again later");
+        Fault::new(ErrorCode::ResourceExhausted, message).with(key, self.setting_bytes).retry_after(RETRY_AFTER)
     }
 }
 

@@ -12,9 +12,10 @@ use producer_svc::{Config, ConfigError, Producer};
 
 /// Takes records from callers in any language and writes each of them to the broker's log exactly once.
 ///
-/// A flag wins over an environment variable, which wins over producer.properties, which wins over the default.
+/// A flag wins over an environment variable, which wins over producer.properties, which wins over the default. Of a flag that is
+/// given more than once the last counts.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, args_override_self = true)]
 struct Cli {
     #[command(flatten)]
     config: Config,
@@ -53,3 +54,16 @@ async fn serve(config: Config, signals: Signals, telemetry: Telemetry) -> anyhow
 
 /// What command lines end with that cannot be understood.
 const BAD_CONFIGURATION: u8 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So that whoever deploys it adds to the flags that a template has.
+    #[test]
+    fn of_a_flag_that_is_given_twice_the_last_one_counts() {
+        let said = |args: &[&str]| Cli::try_parse_from([&["producer-svc"], args].concat()).map(|cli| cli.config);
+        assert_eq!(said(&["--linger-ms=1", "--linger-ms=2"]).expect("understood"), said(&["--linger-ms=2"]).expect("understood"));
+        assert_ne!(said(&["--linger-ms=1", "--linger-ms=2"]).expect("understood"), said(&["--linger-ms=1"]).expect("understood"));
+    }
+}

@@ -121,7 +121,7 @@ impl Traces {
             let end = share.first + share.count;
             let before = traced.records.partition_point(|records| records.first + records.count <= share.first);
             for records in traced.records[before..].iter().take_while(|records| records.first < end) {
-                key.get_or_insert((share.send, share.first));
+                key.get_or_insert_with(|| (share.send, records.first.max(share.first)));
                 joined.push(records.context);
             }
         }

@@ -7,7 +7,7 @@
 //! On disk an event is a line of JSON. Nothing here depends on the services' code: only on their contract.
 
 use oncelog_proto::{
-    trace::TRACEPARENT,
+    trace::{TRACEPARENT, Traceparent},
     v1::{Header, Record},
 };
 use prost::Message;
@@ -350,8 +350,8 @@ pub enum Sight {
 }
 
 /// What a record is, in 8 bytes: the first 8 of the SHA-256 of its protobuf encoding, big-endian. Two of ten million different
-/// records have the same with a probability of 1 in 300,000. A trace context among the headers is no part of it: a producer adds one
-/// to what is sent in a trace, so the record that is read is the one that was sent, with or without it.
+/// records have the same with a probability of 1 in 300,000. A trace context as its last header is no part of it, if that is the only
+/// one: a producer adds one so to what is sent in a trace, and the record that is read is the one that was sent, with or without it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest(pub u64);
@@ -359,17 +359,19 @@ pub struct Digest(pub u64);
 impl Digest {
     /// Of a record.
     pub fn of(record: &Record) -> Self {
-        let is_context = |header: &Header| header.key.eq_ignore_ascii_case(TRACEPARENT);
-        let encoded = if record.headers.iter().any(is_context) {
-            let mut without = record.clone();
-            without.headers.retain(|header| !is_context(header));
-            without.encode_to_vec()
-        } else {
-            record.encode_to_vec()
+        let encoded = match record.headers.split_last() {
+            Some((last, rest)) if is_added(last, rest) => Record { headers: rest.to_vec(), ..record.clone() }.encode_to_vec(),
+            _ => record.encode_to_vec(),
         };
         let hash = Sha256::digest(encoded);
         Self(u64::from_be_bytes(*hash.first_chunk().expect("SHA-256 has 32 bytes")))
     }
+}
+
+/// May a producer have put this header behind the others?
+fn is_added(last: &Header, others: &[Header]) -> bool {
+    let is_context = std::str::from_utf8(&last.value).is_ok_and(|value| Traceparent::parse(value).is_some());
+    last.key == TRACEPARENT && is_context && !others.iter().any(|header| header.key.eq_ignore_ascii_case(TRACEPARENT))
 }
 
 impl From<Digest> for String {
@@ -473,6 +475,21 @@ mod tests {
         assert_eq!(Digest::of(&read), Digest::of(&sent));
         read.headers[0] = header("kind", "other");
         assert_ne!(Digest::of(&read), Digest::of(&sent));
+    }
+
+    #[test]
+    fn every_other_trace_context_is_a_part_of_the_record() {
+        const CONTEXT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let header = |key: &str, value: &'static str| Header { key: key.to_owned(), value: value.into() };
+        let of = |headers: &[Header]| Digest::of(&Record { headers: headers.to_vec(), ..Record::default() });
+        let (context, kind) = (header("traceparent", CONTEXT), header("kind", "order"));
+        assert_eq!(of(&[kind.clone(), context.clone()]), of(std::slice::from_ref(&kind)));
+        // Not the last, not alone, not as a producer writes it, and none at all.
+        assert_ne!(of(&[context.clone(), kind.clone()]), of(std::slice::from_ref(&kind)));
+        assert_ne!(of(&[context.clone(), context.clone()]), of(std::slice::from_ref(&context)));
+        assert_ne!(of(&[header("Traceparent", CONTEXT), context.clone()]), of(&[header("Traceparent", CONTEXT)]));
+        assert_ne!(of(&[kind.clone(), header("Traceparent", CONTEXT)]), of(std::slice::from_ref(&kind)));
+        assert_ne!(of(&[kind.clone(), header("traceparent", "nonsense")]), of(&[kind]));
     }
 
     #[test]

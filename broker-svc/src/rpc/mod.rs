@@ -222,13 +222,14 @@ impl BrokerService for BrokerRpc {
         let Ask::DescribeTopics { topics, create, .. } = &ask else { return Err(mismatch().into()) };
         let (topics, create) = (topics.clone(), *create);
         let bytes = request.get_ref().encoded_len().max(SMALL_REQUEST_BYTES);
-        // Before it is asked: an answer lists thousands of partitions, and would wait for its turn in memory.
-        let turn = turn(&self.descriptions).await?;
         let mut ask = ask;
-        let page = loop {
+        let (page, turn) = loop {
+            // Before it is asked: an answer lists thousands of partitions, and would wait for its turn in memory. And for each page
+            // anew: whoever may know of nothing goes through all of them, and others are not to wait for that.
+            let turn = turn(&self.descriptions).await?;
             let Answer::Topics(page) = self.ask(&rights, ask, bytes).await? else { return Err(mismatch().into()) };
             match shown_topics(page, &rights) {
-                Ok(page) => break page,
+                Ok(page) => break (page, turn),
                 Err(hidden) => ask = Ask::DescribeTopics { topics: topics.clone(), create, after: Some(hidden) },
             }
         };

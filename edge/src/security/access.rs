@@ -207,6 +207,7 @@ impl Rights {
             pending().await
         };
         tokio::select! {
+            biased;
             fault = self.end() => fault,
             fault = denied => fault,
         }

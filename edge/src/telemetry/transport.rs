@@ -112,15 +112,20 @@ impl Certificates {
     }
 
     fn http(&self, env: Env<'_>, kind: &str) -> anyhow::Result<OnRuntime> {
+        let (timeout, runtime) = (timeout(env, kind)?, Handle::current());
+        let is_tls = of_kind(env, kind, "ENDPOINT").is_some_and(|(_, endpoint)| endpoint.starts_with("https://"));
+        if !is_tls {
+            // Nobody has to be trusted for it, and a machine may trust nobody.
+            return Ok(OnRuntime { client: Arc::new(HyperClient::with_default_connector(timeout, None)), runtime });
+        }
         let shown = self.identity.as_ref().map_or(&[][..], |identity| &identity[..]);
         let mut tls = tls::client_config(self.authority.as_deref(), shown)
             .map_err(anyhow::Error::msg)
             .context("the certificates for the collector")?;
         // The connector says itself what it speaks.
         tls.alpn_protocols.clear();
-        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
-        let client = HyperClient::new(connector, timeout(env, kind)?, None);
-        Ok(OnRuntime { client: Arc::new(client), runtime: Handle::current() })
+        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_http1().build();
+        Ok(OnRuntime { client: Arc::new(HyperClient::new(connector, timeout, None)), runtime })
     }
 }
 
@@ -196,10 +201,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn certificates_for_http_are_looked_at_from_the_start() {
+    async fn certificates_for_http_are_looked_at_from_the_start_if_it_goes_over_tls() {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
-        let client = |said: &[(&str, &str)]| with(said, |env| Certificates::read(env, "TRACES")?.http(env, "TRACES"));
-        let error = client(&[("OTEL_EXPORTER_OTLP_CERTIFICATE", file)]).expect_err("it holds none");
+        let client = |endpoint| {
+            let said = [("OTEL_EXPORTER_OTLP_CERTIFICATE", file), ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)];
+            with(&said, |env| Certificates::read(env, "TRACES")?.http(env, "TRACES"))
+        };
+        assert!(client("http://collector:4318").is_ok());
+        let error = client("https://collector:4318").expect_err("it holds none");
         assert!(format!("{error:#}").starts_with("the certificates for the collector: "), "{error:#}");
     }
 }

@@ -82,7 +82,8 @@ struct Spans(VecDeque<(usize, Span)>);
 struct Over;
 
 impl Intake {
-    /// Ends when the requests do, or when nobody wants answers any more.
+    /// Ends when the requests do, when nobody wants answers any more, when the caller's token is no longer valid, or when the
+    /// service is about to end.
     async fn run(mut self, mut requests: Streaming<SendStreamRequest>) {
         let (admission, pending, rights) = (self.admission.clone(), self.pending.clone(), self.rights.clone());
         // Made once, and looked at only when there is nothing to do.

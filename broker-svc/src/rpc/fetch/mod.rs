@@ -47,7 +47,7 @@ pub(super) struct Serving {
     pub(super) room: Room,
     /// Turns true when the broker is about to end: then no stream goes on.
     pub(super) draining: watch::Receiver<bool>,
-    /// What the caller may do: asked again for each response, at the last moment, and whenever it changes, as a stream may
+    /// What the caller may do: asked again for each response, before it is queued, and whenever it changes, as a stream may
     /// outlive it.
     pub(super) rights: Rights,
 }
@@ -81,10 +81,12 @@ pub(super) async fn open(
     let reading = Reading { serving, name, partition, tail, ends, next, until, remaining, packed, untold, unpacked: None, send };
     tokio::spawn(async move {
         let send = reading.send.clone();
-        if let Err(End::Fault(fault)) = reading.run().await {
+        let ended = reading.run().await;
+        // Before the last word, which waits for a caller that may never take it.
+        drop(place);
+        if let Err(End::Fault(fault)) = ended {
             let _ = send.send(Err(fault.into())).await;
         }
-        drop(place);
     });
     Ok(Responses::new(ready))
 }
