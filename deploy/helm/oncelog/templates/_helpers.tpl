@@ -159,7 +159,7 @@ group: cert-manager.io
 
 {{/* Variables of a service: what the chart says, unless its own values say something else; called with a list of the root and these. */}}
 {{- define "oncelog.env" -}}
-{{- $own := (index . 1).extraEnv }}
+{{- $own := (index . 1).extraEnv | default list }}
 {{- $named := list }}
 {{- range $own }}{{ $named = append $named .name }}{{ end }}
 {{- $all := list }}
