@@ -1,6 +1,6 @@
-"""Lints the dashboard, by the rules of Grafana's dashboard linter: variables for data source, job and instance, which every query
-uses; a title, a description and a unit for every panel; counters only as rates. Writes the queries as recording rules, so that
-promtool parses them."""
+"""Lints the dashboard, by the rules of Grafana's dashboard linter: variables for data source, namespace, job and
+instance, which every query uses; a title, a description and a unit for every panel; counters only as rates. Writes the queries as
+recording rules, so that promtool parses them."""
 
 import json
 import pathlib
@@ -12,7 +12,8 @@ import yaml
 import objects
 
 UNITS = {"bytes", "ops", "percentunit", "reqps", "s", "short"}
-FILTERS = ('job=~"$job"', 'instance=~"$instance"')
+# What stands for all of a variable. A Prometheus without Kubernetes knows no namespaces, and `.*` finds series without one.
+VARIABLES = {"namespace": ".*", "job": ".+", "instance": ".+"}
 
 dashboard = json.loads(pathlib.Path("deploy/monitoring/dashboard.json").read_text())
 variables = {variable["name"]: variable for variable in dashboard["templating"]["list"]}
@@ -23,9 +24,9 @@ if dashboard.get("editable") is not False:
     faults.append("it is editable: changes belong into this file")
 if variables.get("datasource", {}).get("type") != "datasource":
     faults.append("there is no variable for the data source")
-for name in ("job", "instance"):
+for name, everything in VARIABLES.items():
     variable = variables.get(name, {})
-    if not (variable.get("multi") and variable.get("allValue") == ".+" and variable.get("refresh") == 2):
+    if not (variable.get("multi") and variable.get("allValue") == everything and variable.get("refresh") == 2):
         faults.append(f"variable {name} is missing, or is not for many, for all, and refreshed with the time range")
 if len({panel["id"] for panel in dashboard["panels"]}) != len(dashboard["panels"]):
     faults.append("two panels have one id")
@@ -42,8 +43,9 @@ for panel in panels:
         if any(part["datasource"]["uid"] != "$datasource" for part in (panel, target)):
             faults.append(f"{where} has a data source of its own")
         for name, matchers, rest in re.findall(r"(\w+)\{([^}]*)\}(\[[^]]*\])?", query):
-            # The kubelet knows the volume, and neither job nor instance of ours.
-            if missing := [part for part in FILTERS if part not in matchers and not name.startswith("kubelet_")]:
+            # The kubelet knows the namespace of a volume, and neither job nor instance of ours.
+            wanted = ["namespace"] if name.startswith("kubelet_") else VARIABLES
+            if missing := [variable for variable in wanted if f'{variable}=~"${variable}"' not in matchers]:
                 faults.append(f"{where} asks for {name} without {', '.join(missing)}")
             if name.endswith(("_total", "_bucket", "_count", "_sum")) and not re.search(rf"(rate|increase)\({name}\{{", query):
                 faults.append(f"{where} shows the counter {name} as it is")

@@ -20,7 +20,8 @@ def read(path):
 
 def name(thing):
     """How an object is called in a message."""
-    return f"{thing['kind']} {thing['metadata']['name']}"
+    metadata = thing["metadata"]
+    return f"{thing['kind']} {metadata.get('name') or metadata['generateName']}"
 
 
 def pods(objects):

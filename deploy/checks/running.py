@@ -11,6 +11,8 @@ import json
 import os
 import pathlib
 import re
+import socket
+import ssl
 import subprocess
 import tempfile
 import threading
@@ -25,12 +27,27 @@ FOREIGN = {
     "kubelet_volume_stats_available_bytes": {"persistentvolumeclaim"},  # kubelet
     "kubelet_volume_stats_capacity_bytes": {"persistentvolumeclaim"},
     "kube_pod_container_status_restarts_total": {"container"},  # kube-state-metrics
+    "certmanager_certificate_expiration_timestamp_seconds": set(),  # cert-manager
 }
+# Labels with the values that they may have, for those that a healthy pair does not have.
+CLOSED = {
+    "rpc_response_status_code": {
+        "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED",
+        "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE",
+        "DATA_LOSS", "UNAUTHENTICATED",
+    }
+}  # fmt: skip
 # Labels that a scrape adds.
 SCRAPED = {"job", "instance", "namespace"}
 SELECTOR = re.compile(r"([a-zA-Z_:][\w:]*)\s*\{([^}]*)\}")
 MATCHER = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
 START_SECONDS = 60
+OPERATORS = {
+    "=": lambda told, asked: told == asked,
+    "!=": lambda told, asked: told != asked,
+    "=~": lambda told, asked: re.fullmatch(asked, told) is not None,
+    "!~": lambda told, asked: re.fullmatch(asked, told) is None,
+}
 # A collector that is not there: it has to do no harm.
 NO_COLLECTOR = "http://127.0.0.1:9"
 
@@ -46,6 +63,15 @@ class Program:
         for mounted, directory in self.mounts.items():
             text = text.replace(mounted, str(directory))
         return text
+
+
+def expanded(text, variables):
+    """Arguments and variables as Kubernetes reads them: `$$` is a dollar, `$(NAME)` a variable, if there is one of this name."""
+
+    def one(found):
+        return "$" if found[0] == "$$" else variables.get(found[1], found[0])
+
+    return re.sub(r"\$\$|\$\(([^)]*)\)", one, text)
 
 
 def of_pods(path, directory):
@@ -67,8 +93,8 @@ def of_pods(path, directory):
             variables = {}
             for variable in container.get("env", []):
                 text = variable.get("value", own.get(variable["name"]))
-                variables[variable["name"]] = re.sub(r"\$\((\w+)\)", lambda found: variables[found[1]], text)
-            path, *rest = [*container["command"], *container["args"]]
+                variables[variable["name"]] = expanded(text, variables)
+            path, *rest = [expanded(text, variables) for text in (*container["command"], *container["args"])]
             program = Program([os.path.basename(path), *rest], variables, mounts)
             found[program.name] = program
     return found
@@ -130,10 +156,44 @@ def url(program, listen):
     return f"{scheme_of(program)}://localhost:{listen.rpartition(':')[2]}"
 
 
-def is_refused(end, authority):
-    """Is a caller without a certificate of its own refused?"""
-    call = ["grpcurl", "-cacert", authority, end.rpartition("/")[2], "list"]
-    return subprocess.run(call, capture_output=True, timeout=60).returncode != 0
+def listed(end, variables, *more):
+    """What a caller is told who asks what can be called. It shows no certificate of its own, unless with `more`."""
+    call = ["grpcurl", "-cacert", variables["ONCELOG_TLS_CA"], *more, end.rpartition("/")[2], "list"]
+    answer = subprocess.run(call, capture_output=True, text=True, timeout=60)
+    return answer.stdout + answer.stderr
+
+
+def shaken_hands(end, variables):
+    """What becomes of a connection of somebody without a certificate; grpcurl only says that there is none."""
+    context = ssl.create_default_context(cafile=variables["ONCELOG_TLS_CA"])
+    context.set_alpn_protocols(["h2"])
+    try:
+        with socket.create_connection(("localhost", int(end.rpartition(":")[2])), timeout=10) as plain:
+            with context.wrap_socket(plain, server_hostname="localhost") as connection:
+                connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+                return f"it is let in, and told {connection.recv(100)}"
+    except ssl.SSLError as error:
+        return str(error)
+
+
+def strangers_are_kept_out(end, program, variables):
+    """Asks as somebody who is known, as nobody, and with tokens where they are taken. What is said tells apart who was refused from
+    who never got there."""
+    service = "oncelog.v1."
+    with_certificate = ["-cert", variables["ONCELOG_TLS_CERT"], "-key", variables["ONCELOG_TLS_KEY"]]
+    cases = {"with a certificate": (with_certificate, service)}
+    if any(argument.startswith("--tokens-file=") for argument in program.arguments):
+        bearer = "authorization: Bearer "
+        cases["with a token"] = (["-H", bearer + authority.TOKEN], service)
+        cases["with a wrong token"] = (["-H", bearer + authority.TOKEN[::-1]], "Unauthenticated")
+        cases["with a wrong token and a certificate"] = ([*with_certificate, "-H", bearer + authority.TOKEN[::-1]], "Unauthenticated")
+        cases["without either"] = ([], "Unauthenticated")
+    else:
+        told = shaken_hands(end, variables)
+        assert "certificate required" in told, f"{program.name} is called without a certificate: {told}"
+    for how, (more, expected) in cases.items():
+        told = listed(end, variables, *more)
+        assert expected in told, f"{program.name} is asked {how}; expected {expected}, was told: {told}"
 
 
 def scrape(programs, found, test):
@@ -154,8 +214,9 @@ def scrape(programs, found, test):
         variables = {name: test.here(value) for name, value in test.variables.items()} | ends
         environment = os.environ | variables | {"PATH": f"{programs}:{os.environ['PATH']}"}
         subprocess.run(["sh", *test.arguments], env=environment, check=True, timeout=120)
-        for end in ends.values() if "ONCELOG_TLS_CA" in variables else ():
-            assert is_refused(end, variables["ONCELOG_TLS_CA"]), f"{end} takes calls of strangers"
+        if "ONCELOG_TLS_CA" in variables:
+            strangers_are_kept_out(ends["ONCELOG_BROKER"], broker, variables)
+            strangers_are_kept_out(ends["ONCELOG_PRODUCER"], producer, variables)
         return get(broker_admin, "/metrics") + get(producer_admin, "/metrics")
 
 
@@ -183,6 +244,12 @@ def expressions():
             yield f"variable {variable['name']}", variable["query"]
 
 
+def is_asked_for(labels, asked):
+    """Has a series all labels that are asked for, with these values? Those of CLOSED count for themselves."""
+    open_ones = {label: matcher for label, matcher in asked.items() if label not in CLOSED}
+    return asked.keys() <= labels.keys() and all(OPERATORS[how](labels[label], value) for label, (how, value) in open_ones.items())
+
+
 def faults_of(expression, series):
     selectors = SELECTOR.findall(expression)
     named = set(re.findall(r"\b(?:oncelog_(?:broker|producer|security)|rpc_(?:server|client)_call)_\w+", expression))
@@ -200,8 +267,11 @@ def faults_of(expression, series):
         if name not in series:
             yield f"no service exports {name}"
             continue
-        exact = {label: value for label, (operator, value) in asked.items() if operator == "="}
-        if not any(exact.items() <= labels.items() and asked.keys() <= labels.keys() for labels in series[name]):
+        for label in asked.keys() & CLOSED.keys():
+            operator, value = asked[label]
+            if not any(OPERATORS[operator](told, value) for told in CLOSED[label]):
+                yield f"{label} is never {operator} {value}"
+        if not any(is_asked_for(labels, asked) for labels in series[name]):
             yield f"no service exports {name} with {asked}"
 
 
@@ -216,8 +286,11 @@ with tempfile.TemporaryDirectory() as directory:
     for form in arguments.forms:
         print(f"-- {form}", flush=True)
         files = pathlib.Path(directory, form)
-        tests = of_pods(arguments.rendered / f"{form}.helm.yaml", files)
-        series = exported(scrape(programs, of_pods(arguments.rendered / f"{form}.kustomize.yaml", files), tests["sh"]))
+        found = of_pods(arguments.rendered / f"{form}.helm.yaml", files)
+        test = found.pop("sh")
+        if (kustomized := arguments.rendered / f"{form}.kustomize.yaml").exists():
+            found = of_pods(kustomized, files)
+        series = exported(scrape(programs, found, test))
     print("-- compose", flush=True)
     test = of_pods(arguments.rendered / "base.helm.yaml", pathlib.Path(directory, "base"))["sh"]
     scrape(programs, of_compose(arguments.compose), test)

@@ -4,7 +4,8 @@
 # http://host:port; over TLS, as https://host:port, and ONCELOG_TLS_CA, ONCELOG_TLS_CERT and ONCELOG_TLS_KEY.
 set -eu
 
-run=$$-$(date +%s)
+# Kubernetes makes one dollar of two in a pod's arguments, so a process cannot name itself here.
+run=$(hostname)-$(date +%s)
 sent=exactly-once-sent-$run
 repeated=exactly-once-repeated-$run
 directory=$(mktemp -d)
