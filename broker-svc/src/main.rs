@@ -72,7 +72,9 @@ mod tests {
     /// So that whoever deploys it adds to the flags that a template has.
     #[test]
     fn of_a_flag_that_is_given_twice_the_last_one_counts() {
-        let said = |args: &[&str]| Cli::try_parse_from([&["broker-svc"], args].concat()).map(|cli| cli.config.max_windows);
+        let said = |args: &[&str]| {
+            Cli::try_parse_from([&["broker-svc", "--data-dir=journal"], args].concat()).map(|cli| cli.config.max_windows)
+        };
         assert_eq!(said(&["--max-windows=1000", "--max-windows=5000"]).expect("understood"), 5000);
     }
 }
