@@ -51,7 +51,7 @@ enum Command {
     Demo(demo::Args),
     /// Run both services in one process, for trying things out.
     Dev(dev::Args),
-    /// Write records from stdin to a topic, each of them once.
+    /// Write records from stdin to a topic, each accepted one exactly once.
     Send(send::Args),
     /// Write a topic's records to stdout.
     Fetch(fetch::Args),

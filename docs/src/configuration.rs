@@ -258,7 +258,7 @@ that stand first in its table, if `--producer-properties` (`ONCELOG_PRODUCER_PRO
 before the file, before the default.
 
 What is out of its range stops the start, and so do settings that contradict each other: exit status 2, and a message that names the
-setting, its value, where it was said and what is allowed. Nothing is repaired silently.
+setting, its value, what is allowed and, of producer-svc, where it was said. Nothing is repaired silently.
 
 This page is made from the code. The ranges are what the parsers take, found by asking them.
 ";
@@ -269,7 +269,9 @@ These contradict each other:
 - `--max-message-bytes` above half of `--segment-bytes`;
 - `--max-request-bytes` less than 65,536 bytes above `--max-message-bytes`;
 - `--queued-max-request-bytes` below `--max-request-bytes`;
-- `--default-partitions` above `--max-partitions`.
+- `--default-partitions` above `--max-partitions`;
+- `--tls-cert` without `--tls-key`, or the reverse; `--tls-client-ca` without `--tls-cert`;
+- `--permissions-file` without `--tls-client-ca` or `--tokens-file`.
 ";
 
 const PRODUCER_CONFLICTS: &str = "\
@@ -278,7 +280,11 @@ These contradict each other:
 - `enable.idempotence=true` with `acks` other than all (or -1), with `retries=0`, or with `max.in.flight.requests.per.connection` above 5;
 - `delivery.timeout.ms` below `linger.ms` and `request.timeout.ms` together;
 - `batch.size` above `max.request.size`, or that above `buffer.memory`;
-- `retry.backoff.ms` above `retry.backoff.max.ms`.
+- `retry.backoff.ms` above `retry.backoff.max.ms`;
+- `--tls-cert` without `--tls-key`, or the reverse; `--tls-client-ca` without `--tls-cert`;
+- `--permissions-file` without `--tls-client-ca` or `--tokens-file`;
+- `broker.tls.cert` without `broker.tls.key`, or the reverse; `broker.tls.ca` or `broker.tls.cert` with a broker whose address does not
+  begin with `https://`.
 
 Settings of Kafka's producers that mean nothing here are ignored in the file, each with a warning: IGNORED; those that end with a
 dot stand for all that begin so. `transactional.id`, a `security.protocol` other than `PLAINTEXT`, and a name that Kafka does not know

@@ -10,7 +10,7 @@ use oncelog_edge::{
 };
 use producer_svc::{Config, ConfigError, Producer};
 
-/// Takes records from callers in any language and writes each of them to the broker's log exactly once.
+/// Takes records from callers in any language and writes each that it accepts to the broker's log exactly once.
 ///
 /// A flag wins over an environment variable, which wins over producer.properties, which wins over the default. Of a flag that is
 /// given more than once the last counts.
