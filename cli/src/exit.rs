@@ -61,7 +61,9 @@ impl Exit {
             Self::Unreachable => "nobody answers at the address of a service",
             Self::Refused => "a service answered and refused; the message has its code and reason",
             Self::NotSound => "a verification found that something promised is not true",
-            Self::Unknown => "send, bench: nobody knows of some records whether they are in the log; sent again they may be twice",
+            Self::Unknown => {
+                "send, bench: nobody knows of some records whether they are in the log; sent again they may be twice"
+            }
             Self::Interrupted => "ended by Ctrl-C or SIGTERM",
         }
     }

@@ -90,8 +90,12 @@ pub(crate) const BOOTSTRAP_SERVERS: Key =
 pub(crate) const PRODUCER_PROPERTIES: Key =
     key("producer.properties", "", Allowed::File, "A file of settings as Kafka's producers read it");
 
-pub(crate) const ENABLE_IDEMPOTENCE: Key =
-    key("enable.idempotence", "true", Allowed::Bool, "Write each accepted record exactly once; false: a retry may write it twice");
+pub(crate) const ENABLE_IDEMPOTENCE: Key = key(
+    "enable.idempotence",
+    "true",
+    Allowed::Bool,
+    "Write each accepted record exactly once; false: a retry may write it twice",
+);
 pub(crate) const ACKS: Key = key(
     "acks",
     "all",
